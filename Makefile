@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists the targets. ARGS=... is handed on to the tool behind test, bench, soak, run and lock.
+
+PYTHON ?= python3
+DATA ?= $(HOME)/.local/share/glancefs
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := glancefs gateway mount_helpers tests
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+
+# What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
+TEST_PACKAGES := curl debian-installer-12-netboot-amd64 openssl qemu-utils
+# The peer of the benchmarks is unpacked here, not installed, so that no web server starts on this machine.
+BENCH_PEER := .cache/nginx/usr/sbin/nginx
+
+# $(call apt,PACKAGES): install Debian packages as root or through sudo; one plain sentence where that cannot be.
+apt = { command -v apt-get >/dev/null || { echo "Please install $(1): this machine has no apt-get." >&2; false; }; } && \
+      { [ "$$(id -u)" = 0 ] && sudo= || sudo=$$(command -v sudo) || \
+        { echo "Please install $(1) as root: this machine has no sudo." >&2; false; }; } && \
+      { echo "Installing $(1)"; install="env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends"; \
+        $$sudo $$install $(1) >/dev/null 2>&1 || \
+        { $$sudo apt-get update -qq && $$sudo $$install $(1) >/dev/null; } || \
+        { echo "Please install $(1): apt-get could not." >&2; false; }; }
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-test test-packages run test lint format bench soak lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: $(VENV)/.run ## make .venv with what running takes
+
+setup-test: $(VENV)/.test test-packages ## add what the tests take
+
+run: setup ## serve images from DATA, by default ~/.local/share/glancefs
+	@$(BIN)/glancefs serve --data "$(DATA)" $(ARGS)
+
+test: lint ## lint, then run the tests: make test ARGS="tests/unit -x"
+	@$(BIN)/pytest $(ARGS)
+
+lint: setup-test ## ruff, mypy and the import contracts
+	@$(BIN)/ruff check --quiet $(CODE)
+	@$(BIN)/ruff format --quiet --check $(CODE) || { echo 'Not formatted; "make format" does it.' >&2; false; }
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo >.cache/imports.txt 2>&1 || { cat .cache/imports.txt >&2; false; }
+
+format: setup-test ## fix what ruff can fix
+	@$(BIN)/ruff check --fix --quiet $(CODE); $(BIN)/ruff format $(CODE)
+
+bench: setup-test $(BENCH_PEER) ## measure speed beside real peers
+	@$(BIN)/pytest -m bench -s $(ARGS) tests/bench
+
+soak: setup-test ## run the tests that take minutes
+	@$(BIN)/pytest -m soak $(ARGS)
+
+lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of each
+	@$(PIP) install uv
+	@compile="$(BIN)/uv --quiet pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate $(ARGS)"; \
+	    $$compile --extra build --extra test --output-file requirements-test.lock && \
+	    $$compile --extra build --constraint requirements-test.lock --output-file requirements.lock
+
+clean: ## remove everything that was made here
+	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	    { ! command -v $(PYTHON) >/dev/null && $(call apt,python3); } || { echo "$(PYTHON) is older than 3.11." >&2; false; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call apt,python3-venv); }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
+	@echo "Installing the packages of requirements.lock into $(VENV)"
+	@$(PIP) install --require-hashes --only-binary :all: --requirement requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: requirements-test.lock $(VENV)/.run
+	@echo "Installing the packages of requirements-test.lock into $(VENV)"
+	@$(PIP) install --require-hashes --only-binary :all: --requirement requirements-test.lock
+	@mkdir -p .cache && touch $@
+
+# Missing tools stop no tests on a user's machine; they are skipped by name.
+test-packages:
+	@missing=; for package in $(TEST_PACKAGES); do \
+	    dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
+	done; [ -z "$$missing" ] || { $(call apt,$$missing); } || [ "$$CI" != true ]
+
+$(BENCH_PEER):
+	@mkdir -p .cache/nginx && cd .cache/nginx && apt-get download -qq nginx && dpkg-deb -x nginx_*.deb .
