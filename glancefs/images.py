@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The use cases: what one can do with images, the same for every door.
+
+Answers for who may see and change what, for the order of effects (bytes first, row second, one commit point), for the
+verification of declared sizes and checksums, and for the status of images: nobody else writes it but the sweep, which
+takes back what the dead left. Does not know how bytes or rows are kept, nor how a caller reached it.
+
+An upload has no row until its bytes are complete, synced and verified; then one transaction makes it visible as
+available. An upload into a queued image marks the row ``saving`` first, so that a second one is refused at once.
+
+Threading: `Images` is thread-safe, as are the registry and the stores that it is made of.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from glancefs.context import RequestContext
+from glancefs.errors import (
+    ChecksumMismatch,
+    Conflict,
+    DataMissing,
+    Duplicate,
+    Forbidden,
+    GlancefsError,
+    ImageNotFound,
+    ImmutableImage,
+    InvalidQuery,
+    NotAuthenticated,
+    ProtectedImage,
+    SizeMismatch,
+    StaleImage,
+    StoreUnavailable,
+    UnsupportedStore,
+    WrongStatus,
+)
+from glancefs.measure import MeasuredSource, check_size_allowed
+from glancefs.model import TRANSITIONS, Image, ImageChanges, ImageStatus, Location, NewImage
+from glancefs.reader import ImageReader
+from glancefs.registries.base import ImageQuery, Registry
+from glancefs.stores.base import Source, Store, Stored
+
+_log = logging.getLogger(__name__)
+
+_MOST_ATTEMPTS: Final = 20
+"""How often a change that lost a race is tried anew before the loss is reported."""
+
+
+def utc_now() -> datetime:
+    """Give the time in UTC in whole seconds, which is all that the wire carries."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+class Images:
+    """The use cases over one registry and its stores."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        stores: Mapping[str, Store],
+        default_store: str,
+        default_is_public: bool = False,
+        image_ids: Literal["integer", "uuid"] = "integer",
+        max_upload: int | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._registry = registry
+        self._stores = stores
+        self._default_store = default_store
+        self._default_is_public = default_is_public
+        self._image_ids = image_ids
+        self._max_upload = max_upload
+        self._clock = clock
+
+    # ---- asking
+
+    def get(self, context: RequestContext, image_id: str) -> Image:
+        """Give an image. Raises ImageNotFound when there is none, it is deleted, or not the caller's to see."""
+        image = self._registry.get(image_id)
+        if image.status is ImageStatus.DELETED or not may_see(context, image):
+            raise ImageNotFound.by_id(image_id)
+        return image
+
+    def find(self, context: RequestContext, query: ImageQuery) -> Sequence[Image]:
+        """Give one page of what the caller may see.
+
+        Raises InvalidQuery for a marker that names no image which the caller may see or once saw.
+        """
+        if query.marker is not None:
+            self._check_marker(context, query.marker)
+        return self._registry.find(replace(query, viewer=context.user, sees_all=context.is_admin))
+
+    def find_all(self, context: RequestContext, query: ImageQuery, *, page_size: int = 500) -> Iterator[Image]:
+        """Give everything that the query matches from its marker on, page by page, whatever its limit.
+
+        No connection is held between two pages, so a slow consumer delays nobody.
+        """
+        while True:
+            page = self.find(context, replace(query, limit=page_size))
+            yield from page
+            if len(page) < page_size:
+                return
+            query = replace(query, marker=page[-1].id)
+
+    def open(self, context: RequestContext, image_id: str) -> ImageReader:
+        """Open an image's data for reading.
+
+        Raises ImageNotFound as `get` does, and when the image has no data (yet); DataMissing when they are lost.
+        """
+        return self.open_image(self.get(context, image_id))
+
+    def open_image(self, image: Image) -> ImageReader:
+        """Open the data of an image that `get` or `find` gave to this caller. Raises as `open` does."""
+        if image.status is not ImageStatus.AVAILABLE or image.location is None:
+            message = f"Image {image.id!r} has no data: its status is {image.status}."
+            raise ImageNotFound(message)
+        try:
+            return ImageReader(image=image, location=image.location, store=self._store_of(image.location))
+        except DataMissing:
+            # Deleted between the look at the row and this: not damage.
+            if self._registry.get(image.id).status is ImageStatus.DELETED:
+                raise ImageNotFound.by_id(image.id) from None
+            raise
+
+    # ---- adding
+
+    def create(self, context: RequestContext, new: NewImage) -> Image:
+        """Add an image without data: it is ``queued``, and `upload` brings the data.
+
+        Raises NotAuthenticated, Forbidden, UnsupportedStore, Duplicate.
+        """
+        store = self._check_new(context, new)
+        return self._registry.add(self._image(context, new, store=store.scheme, size=new.size or 0))
+
+    def add(self, context: RequestContext, new: NewImage, source: Source, *, size: int | None = None) -> Image:
+        """Add an image with its data, of ``size`` bytes if that is known; it is ``available`` when this returns.
+
+        Whatever can be refused without the data (also for lack of room) is refused before the first byte is asked for.
+        Raises NotAuthenticated, Forbidden, UnsupportedStore, Duplicate, SizeMismatch, ChecksumMismatch, UploadTooLarge,
+        StoreFull, and whatever ``source`` raises; then nothing stays behind.
+        """
+        store = self._check_new(context, new)
+        size = self._declared_size(new.size, size)
+        with store.claim() as key:
+            stored = self._keep(store, key, source, size=size, checksum=new.checksum)
+            image = self._image(context, new, store=store.scheme, size=stored.size)
+            image = replace(image, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
+            try:
+                return self._registry.add(image)
+            except Conflict:
+                store.delete(stored.location)
+                raise
+            # Any other failure may have come after the commit: a sweep knows, this place does not.
+
+    def upload(
+        self,
+        context: RequestContext,
+        image_id: str,
+        source: Source,
+        *,
+        size: int | None = None,
+        checksum: str | None = None,
+        changes: ImageChanges | None = None,
+    ) -> Image:
+        """Bring the data of a queued image, and make ``changes`` in the same step; it is ``available`` afterwards.
+
+        On failure it is ``queued`` again, and unchanged. Raises as `add` does; ImmutableImage when it has its data,
+        WrongStatus when they are on their way or will never come.
+        """
+        image = self._changeable(context, image_id)
+        self._check_changes(context, changes)
+        if image.status is ImageStatus.AVAILABLE:
+            message = f"Image {image_id!r} has its data, and data never change; add a new image instead."
+            raise ImmutableImage(message)
+        if image.status is not ImageStatus.QUEUED:
+            message = f"Image {image_id!r} takes no data: its status is {image.status}."
+            raise WrongStatus(message)
+        size = self._declared_size(image.size or None, size)
+        store = self._store_named(image.store)
+        with store.claim() as key:
+            location = Location(store=store.scheme, key=key)
+            self._registry.replace(
+                _in_status(image, ImageStatus.SAVING, location=location), expected_revision=image.revision
+            )
+            try:
+                stored = self._keep(store, key, source, size=size, checksum=checksum or image.checksum)
+            except BaseException:
+                self._give_back(image, location)
+                raise
+            return self._publish(store, image_id, stored, changes)
+
+    # ---- changing
+
+    def update(
+        self, context: RequestContext, image_id: str, changes: ImageChanges, *, expected_revision: int | None = None
+    ) -> Image:
+        """Change an image's metadata; ``updated_at`` moves if anything did change.
+
+        With ``expected_revision`` only if the image is still at it. Raises ImageNotFound, NotAuthenticated, Forbidden,
+        StaleImage.
+        """
+        self._check_changes(context, changes)
+        for _ in range(_MOST_ATTEMPTS):
+            image = self._changeable(context, image_id)
+            if expected_revision is not None and image.revision != expected_revision:
+                raise _stale(image_id)
+            changed = self._changed(image, changes)
+            if changed is image:
+                return image
+            try:
+                return self._registry.replace(changed, expected_revision=image.revision)
+            except StaleImage:
+                continue
+        raise _stale(image_id)
+
+    def delete(self, context: RequestContext, image_id: str, *, expected_revision: int | None = None) -> None:
+        """Delete an image and its data; whoever reads them goes on reading.
+
+        Raises ImageNotFound, NotAuthenticated, Forbidden, ProtectedImage, StaleImage.
+        """
+        for _ in range(_MOST_ATTEMPTS):
+            image = self._changeable(context, image_id)
+            if expected_revision is not None and image.revision != expected_revision:
+                raise _stale(image_id)
+            if image.protected:
+                message = f"Image {image_id!r} is protected; set protected to false first."
+                raise ProtectedImage(message)
+            try:
+                self._registry.delete(image_id, expected_revision=image.revision, deleted_at=self._now_after(image))
+            except StaleImage:
+                continue
+            self._remove_data(image)
+            return
+        raise _stale(image_id)
+
+    # ---- the rules
+
+    def _changeable(self, context: RequestContext, image_id: str) -> Image:
+        if context.user is None:
+            message = "Only a known user may change images: log in."
+            raise NotAuthenticated(message)
+        image = self.get(context, image_id)
+        if not may_change(context, image):
+            message = f"Image {image_id!r} belongs to somebody else."
+            raise Forbidden(message)
+        return image
+
+    def _check_new(self, context: RequestContext, new: NewImage) -> Store:
+        if context.user is None:
+            message = "Only a known user may add images: log in."
+            raise NotAuthenticated(message)
+        if new.owner not in {None, context.user} and not context.is_admin:
+            message = "Only an admin may add images for somebody else."
+            raise Forbidden(message)
+        store = self._store_named(new.store or self._default_store)
+        if new.id is not None:
+            self._refuse_taken(new.id)
+        return store
+
+    def _check_changes(self, context: RequestContext, changes: ImageChanges | None) -> None:
+        if changes is not None and "owner" in changes.said() and not context.is_admin:
+            message = "Only an admin may give an image to somebody else."
+            raise Forbidden(message)
+
+    def _refuse_taken(self, image_id: str) -> None:
+        try:
+            self._registry.get(image_id)
+        except ImageNotFound:
+            return
+        message = f"The id {image_id!r} is taken."
+        raise Duplicate(message)
+
+    def _check_marker(self, context: RequestContext, marker: str) -> None:
+        try:
+            if may_see(context, self._registry.get(marker)):
+                return
+        except ImageNotFound:
+            pass
+        message = f"The marker {marker!r} is not the id of an image."
+        raise InvalidQuery(message)
+
+    def _declared_size(self, *sizes: int | None) -> int | None:
+        said = {size for size in sizes if size is not None}
+        if len(said) > 1:
+            message = f"The data can't be both {' and '.join(str(size) for size in sorted(said))} bytes long."
+            raise SizeMismatch(message)
+        size = said.pop() if said else None
+        check_size_allowed(size or 0, most=self._max_upload)
+        return size
+
+    # ---- the steps
+
+    def _store_named(self, name: str) -> Store:
+        store = self._stores.get(name)
+        if store is None:
+            message = f"There is no store {name!r} here; there are {', '.join(sorted(self._stores))}."
+            raise UnsupportedStore(message)
+        return store
+
+    def _store_of(self, location: Location) -> Store:
+        store = self._stores.get(location.store)
+        if store is None:
+            message = f"The store {location.store!r}, which holds the data, is not configured here."
+            raise StoreUnavailable(message)
+        return store
+
+    def _image(self, context: RequestContext, new: NewImage, *, store: str, size: int) -> Image:
+        image_id = new.id or (str(uuid.uuid4()) if self._image_ids == "uuid" else "")
+        now = self._clock()
+        return Image(
+            id=image_id,
+            name=new.name,
+            type=new.type,
+            status=ImageStatus.QUEUED,
+            size=size,
+            store=store,
+            owner=new.owner or context.user,
+            is_public=self._default_is_public if new.is_public is None else new.is_public,
+            created_at=now,
+            updated_at=now,
+            checksum=new.checksum,
+            properties=new.properties,
+            disk_format=new.disk_format,
+            container_format=new.container_format,
+            virtual_size=new.virtual_size,
+            min_disk=new.min_disk,
+            min_ram=new.min_ram,
+            protected=new.protected,
+        )
+
+    def _keep(self, store: Store, key: str, source: Source, *, size: int | None, checksum: str | None) -> Stored:
+        measured = MeasuredSource(source, size=size, most=self._max_upload)
+        stored = store.add(key, measured, size=size)
+        if checksum is not None and stored.checksum != checksum:
+            store.delete(stored.location)
+            message = f"The data have the checksum {stored.checksum}, not {checksum}."
+            raise ChecksumMismatch(message)
+        return stored
+
+    def _publish(self, store: Store, image_id: str, stored: Stored, changes: ImageChanges | None) -> Image:
+        """Turn ``saving`` into ``available``, over whatever metadata others changed meanwhile."""
+        for _ in range(_MOST_ATTEMPTS):
+            image = self._registry.get(image_id)
+            if image.status is not ImageStatus.SAVING or image.location != stored.location:
+                store.delete(stored.location)
+                if image.status is ImageStatus.DELETED:
+                    raise ImageNotFound.by_id(image_id)
+                message = f"Image {image_id!r} was taken back while its data came: its status is {image.status}."
+                raise WrongStatus(message)
+            available = image if changes is None else self._changed(image, changes)
+            available = _in_status(
+                available,
+                ImageStatus.AVAILABLE,
+                location=stored.location,
+                size=stored.size,
+                checksum=stored.checksum,
+            )
+            try:
+                return self._registry.replace(available, expected_revision=image.revision)
+            except StaleImage:
+                continue
+        self._give_back(self._registry.get(image_id), stored.location)
+        raise _stale(image_id)
+
+    def _give_back(self, queued: Image, location: Location) -> None:
+        """Make an image whose upload failed ``queued`` again; a sweep does it where this can't."""
+        try:
+            for _ in range(_MOST_ATTEMPTS):
+                image = self._registry.get(queued.id)
+                if image.status is not ImageStatus.SAVING or image.location != location:
+                    return
+                again = _in_status(image, ImageStatus.QUEUED, location=None, size=queued.size, checksum=queued.checksum)
+                try:
+                    self._registry.replace(again, expected_revision=image.revision)
+                except StaleImage:
+                    continue
+                return
+        except GlancefsError as error:
+            _log.warning("image %s stays saving until the next sweep: %s", queued.id, error)
+
+    def _changed(self, image: Image, changes: ImageChanges) -> Image:
+        changed = replace(image, **changes.said(), properties=changes.properties_after(image.properties))
+        if changed == image:
+            return image
+        return replace(changed, updated_at=self._now_after(image))
+
+    def _now_after(self, image: Image) -> datetime:
+        # A clock that was set back must not make an image older than its own creation.
+        return max(self._clock(), image.created_at)
+
+    def _remove_data(self, image: Image) -> None:
+        if image.location is None or image.status is not ImageStatus.AVAILABLE:
+            return
+        try:
+            self._store_of(image.location).delete(image.location)
+        except GlancefsError as error:
+            _log.warning("the data of deleted image %s stay until the next sweep: %s", image.id, error)
+
+
+def may_see(context: RequestContext, image: Image) -> bool:
+    """Whether the image exists for this caller: it is public and complete, or theirs, or they are an admin."""
+    if image.is_public and image.status in {ImageStatus.AVAILABLE, ImageStatus.DELETED}:
+        return True
+    return may_change(context, image)
+
+
+def may_change(context: RequestContext, image: Image) -> bool:
+    """Whether this caller may change the image: it is theirs, or they are an admin."""
+    return context.is_admin or (context.user is not None and context.user == image.owner)
+
+
+def _in_status(image: Image, status: ImageStatus, **fields: object) -> Image:
+    if status not in TRANSITIONS[image.status]:
+        message = f"Image {image.id!r} can't become {status}: its status is {image.status}."
+        raise WrongStatus(message)
+    return replace(image, status=status, **fields)  # type: ignore[arg-type]  # the fields are those of Image
+
+
+def _stale(image_id: str) -> StaleImage:
+    message = f"Image {image_id!r} was changed by somebody else meanwhile."
+    return StaleImage(message)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every registry promises: the metadata of images, one row each, changed by compare-and-swap.
+
+Answers for the `Registry` protocol and the values it speaks in. A registry keeps what it is given: which changes are
+allowed, and who may see what, `glancefs.images` decides. `tests/contract` runs one suite over all of them.
+
+Every change, in the transaction that makes it, raises one counter and stamps the image with the result, its *revision*.
+Revisions become visible in their order: whoever has seen revision n finds every later change in ``changes(since=n)``.
+
+Threading: every method may be called from many threads at once, and from many processes on the same database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Protocol
+
+from glancefs.model import Image, ImageStatus, ImageType, Location
+
+
+class SortKey(StrEnum):
+    """What a list may be sorted by; equal values are in the order in which the images were added."""
+
+    ID = "id"
+    NAME = "name"
+    TYPE = "type"
+    STATUS = "status"
+    SIZE = "size"
+    DISK_FORMAT = "disk_format"
+    CONTAINER_FORMAT = "container_format"
+    CREATED_AT = "created_at"
+    UPDATED_AT = "updated_at"
+
+
+class SortDirection(StrEnum):
+    """Which end of a list comes first."""
+
+    ASCENDING = "asc"
+    DESCENDING = "desc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageQuery:
+    """Which images, in which order, from where on.
+
+    Three fields say whose: an image is *visible* when it is public and available, or owned by ``viewer``, or
+    ``sees_all`` is set; of the visible ones, ``is_public`` picks public, private or (None) both.
+    """
+
+    viewer: str | None = None
+    sees_all: bool = False
+    is_public: bool | None = True
+
+    name: str | None = None
+    type: ImageType | None = None
+    status: ImageStatus | None = None
+    disk_format: str | None = None
+    container_format: str | None = None
+    owner: str | None = None
+    store: str | None = None
+    size_min: int | None = None
+    """In bytes, inclusive."""
+    size_max: int | None = None
+    """In bytes, inclusive."""
+    properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """All of these must be there with these very values."""
+    changed_since: datetime | None = None
+    """Updated or deleted at this time or later; with it, deleted images are listed too, and else never."""
+
+    sort_key: SortKey = SortKey.CREATED_AT
+    sort_direction: SortDirection = SortDirection.DESCENDING
+    marker: str | None = None
+    """The identifier of an image (a deleted one may serve); the list begins right behind it."""
+    limit: int = 1000
+    """How many at the most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """A piece of the change feed."""
+
+    images: tuple[Image, ...]
+    """Each changed image once, as it is, deleted ones too, in the order of their revisions."""
+    revision: int
+    """Up to where this piece tells everything: the ``since`` of the next call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """How much of what there is."""
+
+    status: ImageStatus
+    store: str
+    images: int
+    size: int
+
+
+class Registry(Protocol):
+    """Keeps the metadata of images."""
+
+    def add(self, image: Image) -> Image:
+        """Add an image; an empty ``id`` asks for a generated one. Gives it back with its ``id`` and ``revision``.
+
+        Raises Duplicate when the identifier is taken, by a deleted image too; of many callers at once exactly one wins.
+        """
+        ...
+
+    def get(self, image_id: str) -> Image:
+        """Give the image, a deleted one too (its status says so). Raises ImageNotFound."""
+        ...
+
+    def find(self, query: ImageQuery) -> Sequence[Image]:
+        """Give one page, at a cost that depends on the page and not on how many images there are.
+
+        Raises InvalidQuery for a marker that names no image.
+        """
+        ...
+
+    def replace(self, image: Image, *, expected_revision: int) -> Image:
+        """Put this in place of the image with the same ``id``, if that is still at the expected revision.
+
+        Gives it back with its new revision. Raises StaleImage when it is not, ImageNotFound when there is none or it
+        is deleted.
+        """
+        ...
+
+    def delete(self, image_id: str, *, expected_revision: int, deleted_at: datetime) -> Image:
+        """Leave only the tombstone: status ``deleted``, the time of it, and no location. Gives the tombstone.
+
+        Raises StaleImage, ImageNotFound as `replace` does.
+        """
+        ...
+
+    def changes(self, *, since: int, limit: int = 1000) -> Changes:
+        """Give what changed after revision ``since`` (0: ever)."""
+        ...
+
+    def revision(self) -> int:
+        """Give the revision of the latest change; 0 before the first."""
+        ...
+
+    def named_locations(self, locations: Collection[Location]) -> Collection[Location]:
+        """Tell which of these are named by an image that is not deleted."""
+        ...
+
+    def holdings(self) -> Sequence[Holdings]:
+        """Count images and bytes by status and store, deleted ones left out."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and threads; may be called twice."""
+        ...
