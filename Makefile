@@ -9,7 +9,7 @@ CODE := glancefs gateway mount_helpers tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
-TEST_PACKAGES := curl debian-installer-12-netboot-amd64 openssl qemu-utils
+TEST_PACKAGES := curl debian-installer-12-netboot-amd64 git openssl qemu-utils xorriso
 # The peer of the benchmarks is unpacked here, not installed, so that no web server starts on this machine.
 BENCH_PEER := .cache/nginx/usr/sbin/nginx
 

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test gets: capabilities, log and leak checks, processes, real images.
+
+Threading: called by pytest from its main thread.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+pytest_plugins = [
+    "tests.support.capabilities",
+    "tests.support.leaks",
+    "tests.support.logs",
+    "tests.support.processes",
+    "tests.support.images",
+]
+
+# No test judges by the clock, so neither does Hypothesis; under CI the same code gives the same verdict every time.
+settings.register_profile(
+    "house",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=os.environ.get("CI") == "true",
+    print_blob=True,
+)
+settings.load_profile("house")

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the machine offers to the tests, and what becomes of a test that needs more.
+
+Answers for the `needs` marker and the lines at the head of a run that name each capability.
+A test that needs what is absent is skipped on a user's machine and fails under CI (`CI=true`), where all must be there.
+Does not install anything: `make setup-test` does.
+
+Threading: called by pytest from its main thread.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+NETBOOT = Path("/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capability:
+    """One thing that a machine may lack; `source` says where it comes from."""
+
+    name: str
+    present: Callable[[], bool]
+    source: str
+
+
+def tool(name: str) -> Path | None:
+    """Where a command is: in PATH, among the system's daemons, or unpacked by the Makefile for the benchmarks."""
+    unpacked = [folder / "usr" / "sbin" for folder in (ROOT / ".cache").glob("*")]
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", *map(str, unpacked)])
+    found = shutil.which(name, path=path)
+    return Path(found) if found else None
+
+
+def _command(name: str, package: str) -> Capability:
+    return Capability(name=name, present=lambda: tool(name) is not None, source=f"Debian package {package}")
+
+
+def _in_work_tree() -> bool:
+    if tool("git") is None:
+        return False
+    said = subprocess.run(["git", "-C", str(ROOT), "rev-parse"], capture_output=True, check=False, timeout=10)
+    return said.returncode == 0
+
+
+def _fuse_works() -> bool:
+    return tool("fusermount3") is not None and os.access("/dev/fuse", os.R_OK | os.W_OK)
+
+
+def registered(capabilities: Iterable[Capability]) -> Mapping[str, Capability]:
+    """Capabilities by name; a name given twice is an error."""
+    table: dict[str, Capability] = {}
+    for capability in capabilities:
+        if capability.name in table:
+            message = f"capability {capability.name} is given twice"
+            raise ValueError(message)
+        table[capability.name] = capability
+    return table
+
+
+# A new capability is one entry here; tests name it in @pytest.mark.needs(...).
+CAPABILITIES = registered(
+    [
+        _command("curl", "curl"),
+        Capability(name="fuse", present=_fuse_works, source="/dev/fuse and the Debian package fuse3"),
+        Capability(name="git", present=_in_work_tree, source="a git work tree"),
+        Capability(
+            name="netboot",
+            present=lambda: (NETBOOT / "linux").is_file() and (NETBOOT / "initrd.gz").is_file(),
+            source="Debian package debian-installer-12-netboot-amd64",
+        ),
+        _command("nginx", "nginx, which `make bench` unpacks"),
+        _command("openssl", "openssl"),
+        _command("qemu-img", "qemu-utils"),
+        Capability(name="root", present=lambda: os.geteuid() == 0, source="a run as root"),
+        _command("xorriso", "xorriso"),
+    ]
+)
+
+
+def refuse_or_skip(missing: Iterable[Capability], *, in_ci: bool) -> None:
+    """End the test if anything is missing: as a failure under CI, else as a skip. Names what, and where to get it."""
+    reasons = [f"{capability.name} ({capability.source})" for capability in missing]
+    if not reasons:
+        return
+    sentence = "this machine lacks " + ", ".join(reasons)
+    if in_ci:
+        pytest.fail(sentence, pytrace=False)
+    pytest.skip(sentence)
+
+
+def in_ci() -> bool:
+    """Whether this is a run where nothing may be missing."""
+    return os.environ.get("CI") == "true"
+
+
+def needed(item: pytest.Item) -> list[Capability]:
+    """The capabilities that a test's markers name. Raises UsageError for a name that nobody registered."""
+    names = [str(name) for marker in item.iter_markers("needs") for name in marker.args]
+    if unknown := [name for name in names if name not in CAPABILITIES]:
+        message = f"{item.nodeid} needs unknown capabilities: {', '.join(unknown)}; known are {', '.join(CAPABILITIES)}"
+        raise pytest.UsageError(message)
+    return [CAPABILITIES[name] for name in names]
+
+
+def pytest_report_header() -> list[str]:
+    """Say at the head of the run what will be tested and what not."""
+    on = [name for name, capability in CAPABILITIES.items() if capability.present()]
+    off = [f"{name} ({capability.source})" for name, capability in CAPABILITIES.items() if name not in on]
+    return [f"capabilities on: {', '.join(on) or 'none'}", f"capabilities off: {', '.join(off) or 'none'}"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Stop at a misspelt capability before any test has run."""
+    for item in items:
+        needed(item)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip or fail a test whose capabilities are absent."""
+    refuse_or_skip([capability for capability in needed(item) if not capability.present()], in_ci=in_ci())
