@@ -1,0 +1,435 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration: one TOML file, the environment and the command line, read once into one frozen value.
+
+Answers for which options there are, what they may be, which source wins (command line, then environment, then file,
+then default) and where each value came from. The only reader of the environment. Opens nothing that an option names.
+
+Every option is overridden by ``GLANCEFS_<SECTION>_<OPTION>``; an empty variable counts as not set. Relative paths are
+relative to the folder of the file that says them, or to the working directory.
+
+Threading: values are frozen; reading is done once, at start.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from glancefs import options as kinds
+from glancefs.errors import ConfigError
+from glancefs.options import Address, Kind
+
+PREFIX: Final = "GLANCEFS_"
+DEFAULT: Final = "default"
+
+# What the client reads, where the file is, and what Kubernetes sets for a service called glancefs are no options.
+_OTHER_VARIABLES = re.compile(r"GLANCEFS_(CONFIG|URL|USER|PASSWORD|TOKEN|CACERT|(SERVICE|PORT)(_.*)?)")
+_TABLE_LINE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
+_KEY_LINE = re.compile(r"""\s*([A-Za-z0-9_."'-]+(?:\s*\.\s*[A-Za-z0-9_."'-]+)*)\s*=""")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayConfig:
+    """The HTTP server."""
+
+    listen: Address
+    public_url: str | None
+    workers: int
+    tls_cert: Path | None
+    tls_key: Path | None
+    max_upload: int | None
+    shutdown_timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthConfig:
+    """Who is asking."""
+
+    mode: str
+    htpasswd: Path
+    admins: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileStoreConfig:
+    """Images as files of a local file system."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoresConfig:
+    """Where the bytes of images are kept."""
+
+    file: FileStoreConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that an operator may say. `OPTIONS` tells the meaning of each field."""
+
+    data: Path
+    default_store: str
+    default_is_public: bool
+    image_ids: str
+    registry: str
+    gateway: GatewayConfig
+    auth: AuthConfig
+    stores: StoresConfig
+    origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
+    """Where each value came from, by the option's dotted key."""
+
+    @classmethod
+    def at(cls, data: Path, said: Mapping[str, object] | None = None) -> Config:
+        """Give the configuration of a data folder with defaults for what isn't said, by dotted keys.
+
+        Reads neither a file nor the environment. Raises ConfigError.
+        """
+        return _assemble(_overrides(said or {}), data=data.absolute())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option: what it may be, what it means, and what it is unless somebody says otherwise."""
+
+    key: str
+    kind: Kind
+    about: str
+    default: Any = None
+    """A value, or a function of the data folder."""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that overrides it."""
+        return PREFIX + self.key.replace(".", "_").upper()
+
+
+OPTIONS: Final = (
+    Option(
+        key="data",
+        kind=kinds.PATH,
+        about="The folder in which everything is kept that has no other place.",
+    ),
+    Option(key="default_store", kind=kinds.TEXT, default="file", about="Where images go that name no store."),
+    Option(
+        key="default_is_public",
+        kind=kinds.BOOLEAN,
+        default=False,
+        about="Whether images are public that don't say. Private ones belong to who adds them.",
+    ),
+    Option(
+        key="image_ids",
+        kind=kinds.choice("integer", "uuid"),
+        default="integer",
+        about="What generated identifiers look like: 1, 2, 3, or UUIDs.",
+    ),
+    Option(
+        key="registry",
+        kind=kinds.DATABASE,
+        default=lambda data: f"sqlite:///{data / 'registry.sqlite'}",
+        about="The database of the images' metadata.",
+    ),
+    Option(
+        key="gateway.listen",
+        kind=kinds.ADDRESS,
+        default=Address(host="127.0.0.1", port=9292),
+        about="Host and port on which the server answers.",
+    ),
+    Option(
+        key="gateway.public_url",
+        kind=kinds.URL,
+        about="What the URIs of images begin with; unset, what each request calls its host.",
+    ),
+    Option(key="gateway.workers", kind=kinds.COUNT, default=1, about="How many processes answer on the one port."),
+    Option(
+        key="gateway.tls_cert",
+        kind=kinds.PATH,
+        about="The certificate and its chain, PEM. With tls_key it makes the server speak HTTPS.",
+    ),
+    Option(key="gateway.tls_key", kind=kinds.PATH, about="The certificate's private key, PEM."),
+    Option(key="gateway.max_upload", kind=kinds.SIZE, about="The largest image that is taken; unset, any."),
+    Option(
+        key="gateway.shutdown_timeout",
+        kind=kinds.SECONDS,
+        default=30.0,
+        about="How many seconds requests under way may go on after SIGTERM.",
+    ),
+    Option(
+        key="auth.mode",
+        kind=kinds.choice("none", "htpasswd"),
+        default="none",
+        about="none: everybody is the admin `local`. htpasswd: HTTP Basic with the users of a file.",
+    ),
+    Option(
+        key="auth.htpasswd",
+        kind=kinds.PATH,
+        default=lambda data: data / "htpasswd",
+        about="The file of users; `glancefs user` maintains it.",
+    ),
+    Option(
+        key="auth.admins",
+        kind=kinds.NAMES,
+        default=(),
+        about="Users who may see and change everybody's images.",
+    ),
+    Option(
+        key="stores.file.path",
+        kind=kinds.PATH,
+        default=lambda data: data / "images",
+        about="The folder of the images' bytes.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What one option is, as text without secrets, and where that came from."""
+
+    option: Option
+    text: str | None
+    """None for an option that is not set."""
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteConfig:
+    """Which server the command line speaks to, and as whom. Not part of the file: it would hold secrets."""
+
+    url: str | None = None
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    cacert: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Said:
+    """What a source says of an option: as TOML gives it, or as text."""
+
+    value: object
+    origin: str
+    folder: Path = field(default_factory=Path.cwd)
+    is_text: bool = False
+
+
+def load(
+    *,
+    file: Path | None = None,
+    overrides: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """Read the configuration; ``overrides`` are values by dotted key that win over everything (the command line).
+
+    Raises ConfigError, in one line, for a file that is not there or no TOML, for unknown options and for wrong values.
+    """
+    variables = os.environ if environ is None else environ
+    found = config_file(file=file, environ=variables)
+    said = _read_file(found) if found else {}
+    home = Path(variables.get("XDG_DATA_HOME") or _home(variables) / ".local" / "share")
+    return _assemble(said | _from_environment(variables) | _overrides(overrides or {}), data=home / "glancefs")
+
+
+def config_file(*, file: Path | None = None, environ: Mapping[str, str] | None = None) -> Path | None:
+    """Find the file: the given one, ``$GLANCEFS_CONFIG``, the user's, the system's; None when there is none of them.
+
+    Raises ConfigError when one that was named is not there.
+    """
+    variables = os.environ if environ is None else environ
+    named = file or (Path(variables["GLANCEFS_CONFIG"]) if variables.get("GLANCEFS_CONFIG") else None)
+    if named:
+        if not named.is_file():
+            message = f"There is no configuration file {named}."
+            raise ConfigError(message)
+        return named.absolute()
+    own = Path(variables.get("XDG_CONFIG_HOME") or _home(variables) / ".config")
+    places = (own / "glancefs" / "config.toml", Path("/etc/glancefs/config.toml"))
+    return next((place for place in places if place.is_file()), None)
+
+
+def describe(config: Config) -> Iterator[Setting]:
+    """Tell every option's value and where it came from; passwords within values are hidden."""
+    for option in OPTIONS:
+        value: Any = config
+        for name in option.key.split("."):
+            value = getattr(value, name)
+        shown = None if value is None else option.kind.show(value)
+        yield Setting(option=option, text=shown, origin=config.origins.get(option.key, DEFAULT))
+
+
+def remote_from_environment(environ: Mapping[str, str] | None = None) -> RemoteConfig:
+    """Read ``GLANCEFS_URL``, ``_USER``, ``_PASSWORD``, ``_TOKEN`` and ``_CACERT``."""
+    variables = os.environ if environ is None else environ
+    cacert = variables.get("GLANCEFS_CACERT")
+    return RemoteConfig(
+        url=variables.get("GLANCEFS_URL") or None,
+        user=variables.get("GLANCEFS_USER") or None,
+        password=variables.get("GLANCEFS_PASSWORD") or None,
+        token=variables.get("GLANCEFS_TOKEN") or None,
+        cacert=Path(cacert) if cacert else None,
+    )
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or "/")
+
+
+def _overrides(values: Mapping[str, object]) -> dict[str, _Said]:
+    return {
+        key: _Said(value=str(value) if isinstance(value, Path) else value, origin="command line")
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _Said]:
+    by_variable = {option.variable: option for option in OPTIONS}
+    said = {}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or _OTHER_VARIABLES.fullmatch(variable):
+            continue
+        if variable not in by_variable:
+            message = f"The environment variable {variable} is no option{_did_you_mean(variable, by_variable)}"
+            raise ConfigError(message)
+        if text:
+            said[by_variable[variable].key] = _Said(value=text, origin=variable, is_text=True)
+    return said
+
+
+def _read_file(file: Path) -> dict[str, _Said]:
+    try:
+        content = file.read_text(encoding="utf-8")
+        tree = tomllib.loads(content)
+    except OSError as error:
+        message = f"{file} can't be read: {error.strerror}."
+        raise ConfigError(message) from None
+    except UnicodeDecodeError:
+        message = f"{file} is not UTF-8."
+        raise ConfigError(message) from None
+    except tomllib.TOMLDecodeError as error:
+        message = f"{file} is not TOML: {str(error).rstrip('.')}."
+        raise ConfigError(message) from None
+    lines = _lines(content)
+    known = {option.key: option for option in OPTIONS}
+    said = {}
+    for key, value in _flat(tree, known):
+        origin = f"{file}{_line(key, lines)}"
+        if _is_section(key, known):
+            message = f"{origin}: {key} is a section; it takes [{key}] and options below it."
+            raise ConfigError(message)
+        if key not in known:
+            message = f"{origin}: {key} is no option{_did_you_mean(key, known)}"
+            raise ConfigError(message)
+        said[key] = _Said(value=value, origin=origin, folder=file.parent)
+    return said
+
+
+def _flat(tree: Mapping[str, Any], known: Mapping[str, Option], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        key = prefix + name
+        if isinstance(value, dict) and _is_section(key, known):
+            yield from _flat(value, known, f"{key}.")
+        else:
+            yield key, value
+
+
+def _is_section(key: str, known: Mapping[str, Option]) -> bool:
+    return any(option.startswith(f"{key}.") for option in known)
+
+
+def _lines(content: str) -> dict[str, int]:
+    """Find on which line each key is said; good enough for people, since tomllib keeps no positions."""
+    lines: dict[str, int] = {}
+    table = ""
+    for number, line in enumerate(content.splitlines(), start=1):
+        if match := _TABLE_LINE.match(line):
+            table = _plain_key(match[1])
+            lines.setdefault(table, number)
+        elif match := _KEY_LINE.match(line):
+            lines.setdefault(f"{table}.{_plain_key(match[1])}".lstrip("."), number)
+    return lines
+
+
+def _plain_key(text: str) -> str:
+    return re.sub(r"""[\s"']""", "", text)
+
+
+def _line(key: str, lines: Mapping[str, int]) -> str:
+    while key:
+        if key in lines:
+            return f":{lines[key]}"
+        key = key.rpartition(".")[0]
+    return ""
+
+
+def _did_you_mean(word: str, known: Mapping[str, object]) -> str:
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    # A key in the wrong section differs more than the cutoff allows, though its own name is right.
+    near = near or [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]][:1]
+    return f"; did you mean {near[0]}?" if near else "."
+
+
+def _assemble(said: Mapping[str, _Said], *, data: Path) -> Config:
+    known = {option.key: option for option in OPTIONS}
+    values: dict[str, Any] = {"data": data}
+    for key in said:
+        if key not in known:
+            message = f"{key} is no option{_did_you_mean(key, known)}"
+            raise ConfigError(message)
+    for option in OPTIONS:
+        if option.key in said:
+            values[option.key] = _value(option, said[option.key])
+        elif option.key not in values:
+            values[option.key] = option.default(values["data"]) if callable(option.default) else option.default
+    config = _build(values, {key: entry.origin for key, entry in said.items()})
+    _check(config)
+    return config
+
+
+def _value(option: Option, said: _Said) -> object:
+    value = said.value
+    try:
+        if said.is_text:
+            value = option.kind.parse(str(value))
+        return option.kind.read(value, said.folder)
+    except ValueError:
+        message = f"{said.origin}: {option.key} takes {option.kind.name}, not {_shown(said.value)}."
+        raise ConfigError(message) from None
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(kinds.hide_password(value) if isinstance(value, str) else value)[:80]
+
+
+def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
+    def section(prefix: str) -> dict[str, Any]:
+        return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+    return Config(
+        **{key: value for key, value in values.items() if "." not in key},
+        gateway=GatewayConfig(**section("gateway.")),
+        auth=AuthConfig(**section("auth.")),
+        stores=StoresConfig(file=FileStoreConfig(**section("stores.file."))),
+        origins=MappingProxyType({option.key: origins.get(option.key, DEFAULT) for option in OPTIONS}),
+    )
+
+
+def _check(config: Config) -> None:
+    """Refuse what single values can't tell."""
+    stores = {option.key.split(".")[1] for option in OPTIONS if option.key.startswith("stores.")}
+    if config.default_store not in stores:
+        origin = config.origins["default_store"]
+        message = f"{origin}: default_store is {config.default_store!r}, but there is {', '.join(sorted(stores))} only."
+        raise ConfigError(message)
+    if (config.gateway.tls_cert is None) != (config.gateway.tls_key is None):
+        given, wanted = ("tls_cert", "tls_key") if config.gateway.tls_cert else ("tls_key", "tls_cert")
+        message = f"{config.origins[f'gateway.{given}']}: gateway.{given} needs gateway.{wanted} beside it."
+        raise ConfigError(message)
