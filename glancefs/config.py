@@ -317,6 +317,7 @@ def _read_file(file: Path) -> dict[str, _Said]:
         raise ConfigError(message) from None
     lines = _lines(content)
     known = {option.key: option for option in OPTIONS}
+    sections = dict.fromkeys(key.rpartition(".")[0] for key in known)
     said = {}
     for key, value in _flat(tree, known):
         origin = f"{file}{_line(key, lines)}"
@@ -324,7 +325,8 @@ def _read_file(file: Path) -> dict[str, _Said]:
             message = f"{origin}: {key} is a section; it takes [{key}] and options below it."
             raise ConfigError(message)
         if key not in known:
-            message = f"{origin}: {key} is no option{_did_you_mean(key, known)}"
+            near = sections if isinstance(value, dict) else known
+            message = f"{origin}: {key} is no option{_did_you_mean(key, near)}"
             raise ConfigError(message)
         said[key] = _Said(value=value, origin=origin, folder=file.parent)
     return said

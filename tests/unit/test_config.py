@@ -148,8 +148,8 @@ def test_a_named_file_that_is_missing_is_refused(tmp_path: Path) -> None:
     [
         ("[gateway]\n\nworkrs = 2", "config.toml:3: gateway.workrs is no option; did you mean gateway.workers?"),
         ("listen = 'localhost:1'", "config.toml:1: listen is no option; did you mean gateway.listen?"),
-        ("[gatway]\nworkers = 2", "config.toml:1: gatway is no option."),
-        ("[stores.swift]\nkey = 2", "config.toml:1: stores.swift is no option."),
+        ("[gatway]\nworkers = 2", "config.toml:1: gatway is no option; did you mean gateway?"),
+        ("[stores.swift]\nkey = 2", "config.toml:1: stores.swift is no option; did you mean stores.file?"),
         ("[gateway]\nworkers = '2'", "config.toml:2: gateway.workers takes a whole number from 1, not '2'."),
         ("gateway.workers = true", "config.toml:1: gateway.workers takes a whole number from 1, not true."),
         ("[gateway]\nworkers = 0", "config.toml:2: gateway.workers takes a whole number from 1, not 0."),
