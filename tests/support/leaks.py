@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-MARK = "GLANCEFS_TEST_RUN"
+MARK = "_GLANCEFS_TEST_RUN"
 MARK_FILE = ".glancefs-test-run"
 GRACE_SECONDS = 5.0
 
