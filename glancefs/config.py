@@ -45,6 +45,12 @@ class GatewayConfig:
     tls_cert: Path | None
     tls_key: Path | None
     max_upload: int | None
+    max_uploads: int
+    max_downloads: int
+    max_connections: int
+    head_timeout: float
+    idle_timeout: float
+    body_timeout: float
     shutdown_timeout: float
 
 
@@ -155,6 +161,42 @@ OPTIONS: Final = (
     ),
     Option(key="gateway.tls_key", kind=kinds.PATH, about="The certificate's private key, PEM."),
     Option(key="gateway.max_upload", kind=kinds.SIZE, about="The largest image that is taken; unset, any."),
+    Option(
+        key="gateway.max_uploads",
+        kind=kinds.COUNT,
+        default=32,
+        about="How many uploads one process takes at a time; the others are told to come back.",
+    ),
+    Option(
+        key="gateway.max_downloads",
+        kind=kinds.COUNT,
+        default=64,
+        about="How many downloads one process sends at a time; the others are told to come back.",
+    ),
+    Option(
+        key="gateway.max_connections",
+        kind=kinds.COUNT,
+        default=2000,
+        about="How many connections one process keeps open; beyond, the one that idles longest goes.",
+    ),
+    Option(
+        key="gateway.head_timeout",
+        kind=kinds.SECONDS,
+        default=15.0,
+        about="How many seconds a request's headers may take to arrive.",
+    ),
+    Option(
+        key="gateway.idle_timeout",
+        kind=kinds.SECONDS,
+        default=75.0,
+        about="How many seconds a connection may stay open without a request.",
+    ),
+    Option(
+        key="gateway.body_timeout",
+        kind=kinds.SECONDS,
+        default=30.0,
+        about="How many seconds an upload may be silent before it counts as cut.",
+    ),
     Option(
         key="gateway.shutdown_timeout",
         kind=kinds.SECONDS,
