@@ -22,7 +22,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-MARK = "_GLANCEFS_TEST_RUN"
+# Not GLANCEFS_...: those are options, and unknown options are refused.
+MARK = "PYTEST_RUN_OF_GLANCEFS"
 MARK_FILE = ".glancefs-test-run"
 GRACE_SECONDS = 2.0
 
@@ -181,7 +182,7 @@ def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     scratch.mkdir()
     home.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("GLANCEFS_") and name != MARK]:
+        for name in [name for name in os.environ if name.startswith("GLANCEFS_")]:
             patch.delenv(name)
         patch.setenv("HOME", str(home))
         patch.delenv("XDG_CONFIG_HOME", raising=False)
