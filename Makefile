@@ -29,16 +29,18 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: $(VENV)/.run ## make .venv with what running takes
+	@echo 'Ready: "make run" serves images.'
 
 setup-test: $(VENV)/.test test-packages ## add what the tests take
 
-run: setup ## serve images from DATA, by default ~/.local/share/glancefs
+run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs
 	@$(BIN)/glancefs serve --data "$(DATA)" $(ARGS)
 
 test: lint ## lint, then run the tests: make test ARGS="tests/unit -x"
 	@$(BIN)/pytest $(ARGS)
 
 lint: setup-test ## ruff, mypy and the import contracts
+	@mkdir -p .cache
 	@$(BIN)/ruff check --quiet $(CODE)
 	@$(BIN)/ruff format --quiet --check $(CODE) || { echo 'Not formatted; "make format" does it.' >&2; false; }
 	@$(BIN)/mypy --no-error-summary
@@ -79,7 +81,7 @@ $(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
 $(VENV)/.test: requirements-test.lock $(VENV)/.run
 	@echo "Installing the packages of requirements-test.lock into $(VENV)"
 	@$(PIP) install --require-hashes --only-binary :all: --requirement requirements-test.lock
-	@mkdir -p .cache && touch $@
+	@touch $@
 
 # Missing tools stop no tests on a user's machine; they are skipped by name.
 test-packages:
