@@ -1,0 +1,435 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images as files in one folder of a local file system.
+
+::
+
+    PATH/incoming/KEY     uploads under way, and files staged for `adopt`
+    PATH/ab/KEY           complete data; ab are the first two digits of the key
+
+Answers for the keys (random, never anybody's input), for durability, and for claims: a claim is a flock(2) of the file
+itself. It follows the inode through the rename out of ``incoming``, every process sees it, and the kernel ends it with
+the process. A sweep removes only what it has locked itself, and asks once more under that lock whether a row names it;
+since whoever uploads keeps the lock until the row is committed, there is no moment at which wanted data look abandoned.
+
+One level of folders: a million images are 4,000 names in each, which is nothing to ext4, xfs or btrfs, and a new
+image need not make a folder of its own first. Does not know names, owners or status.
+
+Threading: every method may be called from many threads and processes; a key belongs to the thread that claimed it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import logging
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO, Final, cast
+
+from glancefs.errors import DataMissing, StoreFull
+from glancefs.model import Location
+from glancefs.stores.base import Capabilities, Source, Space, Stored, Swept
+from glancefs.stores.disk import Disk, border, make_folder, sync_folder
+from glancefs.stores.pipeline import copy
+from glancefs.stores.reading import FileRange, checksum_of
+
+_log = logging.getLogger(__name__)
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+_FOLDER = re.compile(r"[0-9a-f]{2}")
+
+_ALLOCATE_FROM: Final = 1024 * 1024
+"""Below this size, looking whether there is room costs less than setting it aside."""
+_WRITE_BACK_EVERY: Final = 8 * 1024 * 1024
+"""After how many bytes the disk is told to begin, so that the sync at the end finds little to do."""
+_BATCH: Final = 500
+"""How many keys the registry is asked about at once."""
+
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_WRITE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(slots=True, kw_only=True)
+class _Claim:
+    """A key of ours: the open, locked file that is or will be its data."""
+
+    key: str
+    descriptor: int
+    is_complete: bool = False
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Upload:
+    """A running upload: where its bytes go, and how many are still to be expected."""
+
+    descriptor: int
+    size: int
+    written: int = 0
+    started: int = 0
+    """Up to where the disk was told to begin."""
+
+
+class FileStore:
+    """Keeps images as files below ``path``, which is made when it is first needed.
+
+    ``sync=False`` gives up durability for speed: an image may be lost or damaged by a power cut after it was answered.
+    """
+
+    capabilities: Final = Capabilities(real_files=True, adopts_files=True)
+
+    def __init__(self, *, path: Path, scheme: str = "file", sync: bool = True) -> None:
+        self.scheme: Final = scheme
+        self._path: Final = path.absolute()
+        self._incoming: Final = self._path / "incoming"
+        self._sync: Final = sync
+        self._disk: Final = Disk()
+        self._claims: Final[dict[str, _Claim]] = {}
+        self._uploads: Final[set[_Upload]] = set()
+        self._uploads_lock: Final = Lock()
+        self._durable_folders: Final[set[Path]] = set()
+
+    @property
+    def staging_folder(self) -> Path:
+        """The folder of uploads: claim a key, write the file of that name in here, and `adopt` it."""
+        return self._incoming
+
+    # Claims
+
+    @contextmanager
+    def claim(self) -> Iterator[str]:
+        """Take a new key; see `glancefs.stores.base.Store.claim`. Its file lies empty in `staging_folder` meanwhile."""
+        with self._border("beginning an upload"):
+            claim = self._take_claim()
+        self._claims[claim.key] = claim
+        try:
+            yield claim.key
+        finally:
+            del self._claims[claim.key]
+            self._end(claim)
+
+    def _take_claim(self) -> _Claim:
+        while True:
+            key = secrets.token_hex(16)
+            path = self._incoming_path(key)
+            try:
+                descriptor = os.open(path, _WRITE | os.O_CREAT | os.O_EXCL, 0o600)
+            except FileNotFoundError:
+                make_folder(self._incoming, sync=self._sync)
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                # Between the two calls a sweep may have taken the file for an abandoned one: then it has no name.
+                if os.fstat(descriptor).st_nlink:
+                    return _Claim(key=key, descriptor=descriptor)
+            except OSError:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _end(self, claim: _Claim) -> None:
+        try:
+            if not claim.is_complete:
+                self._incoming_path(claim.key).unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            _log.warning("Store %r left an abandoned upload for the next sweep: %s", self.scheme, error)
+        finally:
+            os.close(claim.descriptor)
+
+    def is_claimed(self, location: Location) -> bool:
+        """Say whether a living process holds the claim of this key."""
+        if not self._is_mine(location):
+            return False
+        # Files move from the first place to the second only, so looking in this order misses none.
+        with self._border("looking for an upload"):
+            for path in (self._incoming_path(location.key), self._data_path(location.key)):
+                with suppress(FileNotFoundError), _opened(path) as descriptor:
+                    return not _lock(descriptor, fcntl.LOCK_SH)
+        return False
+
+    # Data on their way in
+
+    def add(self, key: str, source: Source, *, size: int | None) -> Stored:
+        """Keep what the source gives; see `glancefs.stores.base.Store.add`. Raises StoreFull, StoreUnavailable."""
+        claim = self._claims[key]
+        upload = _Upload(descriptor=claim.descriptor, size=size or 0)
+        try:
+            self._make_room(upload)
+            copied = copy(source, lambda part: self._write(upload, part), size=size)
+            with self._border("completing an upload"):
+                if copied.size < upload.size:
+                    # Gives back what was set aside and is not used: those blocks lie behind the end of the file.
+                    os.ftruncate(claim.descriptor, copied.size)
+                self._publish(claim)
+        except BaseException:
+            self._withdraw(claim)
+            with suppress(OSError):
+                os.ftruncate(claim.descriptor, 0)
+            raise
+        finally:
+            with self._uploads_lock:
+                self._uploads.discard(upload)
+        return Stored(location=self._location(key), size=copied.size, checksum=copied.checksum)
+
+    def adopt(self, key: str, file: Path, *, checksum: str | None) -> Stored:
+        """Take a file over; see `glancefs.stores.base.Store.adopt`. Raises StoreFull, StoreUnavailable."""
+        claim = self._claims[key]
+        try:
+            with self._border("adopting a file"):
+                self._take_over(claim, file)
+                os.fchmod(claim.descriptor, 0o600)
+                if checksum is None:
+                    checksum = checksum_of(claim.descriptor)
+                size = os.fstat(claim.descriptor).st_size
+                self._publish(claim)
+        except BaseException:
+            self._withdraw(claim)
+            raise
+        return Stored(location=self._location(key), size=size, checksum=checksum)
+
+    def _take_over(self, claim: _Claim, file: Path) -> None:
+        """Put a file in the place of the claimed one, locked before it has its name; the claimed one itself is fine."""
+        descriptor = os.open(file, _WRITE)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(f"{file} is no regular file")
+            if os.path.samestat(status, os.fstat(claim.descriptor)):
+                return
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.rename(self._incoming_path(claim.key))
+            claim.descriptor, descriptor = descriptor, claim.descriptor
+        finally:
+            os.close(descriptor)
+
+    def _make_room(self, upload: _Upload) -> None:
+        """Make sure of room for all that is expected; where the file system can't, by counting what was promised."""
+        with self._border("making room"):
+            if upload.size >= _ALLOCATE_FROM and self._disk.allocate(upload.descriptor, upload.size):
+                return
+            if not upload.size:
+                return
+            with self._uploads_lock:
+                promised = sum(max(other.size - other.written, 0) for other in self._uploads)
+                if self._free_and_total()[0] - promised < upload.size:
+                    raise StoreFull(f"The store {self.scheme!r} has no room for {upload.size} bytes.")
+                self._uploads.add(upload)
+
+    def _write(self, upload: _Upload, part: memoryview) -> None:
+        with self._border("writing"):
+            while part:
+                written = os.write(upload.descriptor, part)
+                upload.written += written
+                part = part[written:]
+            if self._sync and upload.written - upload.started >= _WRITE_BACK_EVERY:
+                self._disk.start_writing(upload.descriptor, upload.started, upload.written)
+                upload.started = upload.written
+
+    def _publish(self, claim: _Claim) -> None:
+        """Give complete data their place, durably: bytes first, then the name, then the folder that holds the name."""
+        if self._sync:
+            os.fdatasync(claim.descriptor)
+        path = self._data_path(claim.key)
+        folder = path.parent
+        try:
+            self._incoming_path(claim.key).rename(path)
+        except FileNotFoundError:
+            make_folder(folder, sync=False)
+            self._incoming_path(claim.key).rename(path)
+        claim.is_complete = True
+        if not self._sync:
+            return
+        sync_folder(folder)
+        # Whichever process made the folder may not have come this far.
+        if folder not in self._durable_folders:
+            sync_folder(self._path)
+            self._durable_folders.add(folder)
+
+    def _withdraw(self, claim: _Claim) -> None:
+        """Take complete data out of sight again, back to where the end of the claim removes them."""
+        if claim.is_complete:
+            with suppress(OSError):
+                self._data_path(claim.key).rename(self._incoming_path(claim.key))
+                claim.is_complete = False
+
+    # Data that are there
+
+    def open(self, location: Location, start: int = 0, stop: int | None = None) -> BinaryIO:
+        """Open the data for reading; see `glancefs.stores.base.Store.open`. Raises DataMissing, StoreUnavailable."""
+        with self._border("opening data"):
+            descriptor = self._open_data(location)
+        if not start and stop is None:
+            return cast("BinaryIO", io.FileIO(descriptor, "rb"))
+        return cast("BinaryIO", FileRange(descriptor, start=start, stop=stop))
+
+    def _open_data(self, location: Location) -> int:
+        self._check(location)
+        try:
+            descriptor = os.open(self._data_path(location.key), _READ)
+        except FileNotFoundError:
+            raise _missing(location) from None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise _missing(location)
+        return descriptor
+
+    def size(self, location: Location) -> int:
+        """Give the number of bytes kept. Raises DataMissing, StoreUnavailable."""
+        self._check(location)
+        with self._border("looking at data"):
+            try:
+                return self._data_path(location.key).lstat().st_size
+            except FileNotFoundError:
+                raise _missing(location) from None
+
+    def delete(self, location: Location) -> None:
+        """Remove the data; data that are not there are fine. Raises StoreUnavailable."""
+        if self._is_mine(location):
+            with self._border("removing data"), suppress(FileNotFoundError):
+                self._data_path(location.key).unlink()
+
+    def space(self) -> Space:
+        """Tell the room there is for others than root. Raises StoreUnavailable."""
+        with self._border("looking at the disk"):
+            free, total = self._free_and_total()
+        return Space(total=total, free=free)
+
+    def _free_and_total(self) -> tuple[int, int]:
+        make_folder(self._path, sync=self._sync)
+        status = os.statvfs(self._path)
+        return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
+
+    # Sweeping
+
+    def sweep(self, known: Callable[[Collection[Location]], Collection[Location]]) -> Swept:
+        """Remove what nobody wants; see `glancefs.stores.base.Store.sweep`. Raises StoreUnavailable, as ``known`` does.
+
+        Looks at the files one folder after the other and holds no more than a batch of their names.
+        """
+        with self._border("sweeping"):
+            uploads = _Tally()
+            for key in _names(self._incoming, _KEY):
+                uploads.count(self._remove_unclaimed(self._incoming_path(key), _always))
+            orphans = _Tally()
+            for folder in _names(self._path, _FOLDER, folders=True):
+                for keys in _batches(_names(self._path / folder, _KEY)):
+                    self._sweep_keys(keys, known, orphans)
+        return Swept(uploads=uploads.files, orphans=orphans.files, size=uploads.size + orphans.size)
+
+    def _sweep_keys(
+        self, keys: list[str], known: Callable[[Collection[Location]], Collection[Location]], orphans: _Tally
+    ) -> None:
+        locations = [self._location(key) for key in keys]
+        for location in set(locations).difference(known(locations)):
+            orphans.count(
+                # What was said before the lock was had is old: a claim may have ended with a row in between.
+                self._remove_unclaimed(self._data_path(location.key), partial(_is_unknown, location, known))
+            )
+
+    def _remove_unclaimed(self, path: Path, is_unwanted: Callable[[], bool]) -> int | None:
+        """Remove a file if nobody claims it and it is unwanted even under our lock. Gives the bytes freed, or None."""
+        try:
+            with _opened(path) as descriptor:
+                if not _lock(descriptor, fcntl.LOCK_EX):
+                    return None
+                status = os.fstat(descriptor)
+                # An upload may have been completed, and have left this place, before we had the lock.
+                if not os.path.samestat(status, path.lstat()) or not is_unwanted():
+                    return None
+                path.unlink()
+                return status.st_blocks * 512
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            _log.warning("Store %r can't sweep %s: %s", self.scheme, path, error)
+            return None
+
+    # Names
+
+    def _location(self, key: str) -> Location:
+        return Location(store=self.scheme, key=key)
+
+    def _is_mine(self, location: Location) -> bool:
+        return location.store == self.scheme and _KEY.fullmatch(location.key) is not None
+
+    def _check(self, location: Location) -> None:
+        if not self._is_mine(location):
+            raise _missing(location)
+
+    def _incoming_path(self, key: str) -> Path:
+        return self._incoming / key
+
+    def _data_path(self, key: str) -> Path:
+        return self._path / key[:2] / key
+
+    def _border(self, doing: str) -> AbstractContextManager[None]:
+        return border(self.scheme, doing)
+
+
+@dataclass(slots=True)
+class _Tally:
+    files: int = 0
+    size: int = 0
+
+    def count(self, size: int | None) -> None:
+        if size is not None:
+            self.files += 1
+            self.size += size
+
+
+def _always() -> bool:
+    return True
+
+
+def _is_unknown(location: Location, known: Callable[[Collection[Location]], Collection[Location]]) -> bool:
+    return location not in known([location])
+
+
+def _missing(location: Location) -> DataMissing:
+    return DataMissing(f"The data {location} are not in their store.")
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    """Take a lock if it can be had at once; closing the descriptor gives it back."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, _READ)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _names(folder: Path, pattern: re.Pattern[str], *, folders: bool = False) -> Iterator[str]:
+    """Walk the names in a folder that are ours; whatever else lies there is somebody else's."""
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            is_wanted = entry.is_dir(follow_symlinks=False) if folders else entry.is_file(follow_symlinks=False)
+            if is_wanted and pattern.fullmatch(entry.name):
+                yield entry.name
+
+
+def _batches(names: Iterator[str]) -> Iterator[list[str]]:
+    while batch := list(islice(names, _BATCH)):
+        yield batch
