@@ -84,7 +84,7 @@ def test_a_killed_run_takes_its_processes_with_it(
     outer = _start_and_wait(processes, inner(body), tmp_path)
     child = _only_child(outer, "sleep")
     outer.kill()
-    _wait_for(lambda: not _runs(child))
+    _must_become_true(lambda: not _runs(child))
 
 
 def test_the_next_run_clears_away_what_a_killed_run_left(
@@ -107,7 +107,7 @@ def test_the_next_run_clears_away_what_a_killed_run_left(
     said = outcome("def test_it(): pass", expect=PASSED).out
 
     assert re.search(rf"cleared away after a killed run: .*process {child}\b.*folder .*pytest-0", said)
-    _wait_for(lambda: not _runs(child))
+    _must_become_true(lambda: not _runs(child))
     assert not list(tmp_path.glob("pytest-of-*/pytest-0/test_it0"))
 
 
@@ -232,7 +232,7 @@ def _only_child(process: Process, name: str) -> int:
         found[:] = [child.pid for child in psutil.Process(process.pid).children() if child.name() == name]
         return bool(found)
 
-    _wait_for(there)
+    _must_become_true(there)
     return found[0]
 
 
@@ -243,7 +243,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def _wait_for(condition: Callable[[], bool]) -> None:
+def _must_become_true(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline
