@@ -12,8 +12,8 @@ Threading: every method may be called from many threads at once, and from many p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -154,3 +154,13 @@ class Registry(Protocol):
     def close(self) -> None:
         """Let go of connections and threads; may be called twice."""
         ...
+
+
+def every_image(registry: Registry, query: ImageQuery, *, page_size: int = 500) -> Iterator[Image]:
+    """Give all images that match, whatever the query's limit, page by page: nothing is held open in between."""
+    while True:
+        page = registry.find(replace(query, limit=page_size))
+        yield from page
+        if len(page) < page_size:
+            return
+        query = replace(query, marker=page[-1].id)

@@ -71,6 +71,8 @@ class Swept:
     """Complete data to which no image points."""
     size: int = 0
     """Bytes freed by both."""
+    requeued: int = 0
+    """Images that a dead process was saving, which wait for their data again; stores know nothing of these."""
 
 
 class Store(Protocol):
