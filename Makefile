@@ -90,4 +90,4 @@ test-packages:
 	done; [ -z "$$missing" ] || { $(call apt,$$missing); } || [ "$$CI" != true ]
 
 $(BENCH_PEER):
-	@mkdir -p .cache/nginx && cd .cache/nginx && apt-get download -qq nginx && dpkg-deb -x nginx_*.deb .
+	@mkdir -p .cache/nginx && cd .cache/nginx && apt-get download -qq nginx 2>/dev/null && dpkg-deb -x nginx_*.deb .
