@@ -42,11 +42,13 @@ def _command(name: str, package: str) -> Capability:
     return Capability(name=name, present=lambda: tool(name) is not None, source=f"Debian package {package}")
 
 
-def _in_work_tree() -> bool:
+def git(*words: str) -> str | None:
+    """What git says of this tree, whoever owns it; None where there is no git or no work tree."""
     if tool("git") is None:
-        return False
-    said = subprocess.run(["git", "-C", str(ROOT), "rev-parse"], capture_output=True, check=False, timeout=10)
-    return said.returncode == 0
+        return None
+    command = ["git", "-C", str(ROOT), "-c", "safe.directory=*", *words]
+    said = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    return said.stdout.decode(errors="surrogateescape") if said.returncode == 0 else None
 
 
 def _fuse_works() -> bool:
@@ -69,7 +71,7 @@ CAPABILITIES = registered(
     [
         _command("curl", "curl"),
         Capability(name="fuse", present=_fuse_works, source="/dev/fuse and the Debian package fuse3"),
-        Capability(name="git", present=_in_work_tree, source="a git work tree"),
+        Capability(name="git", present=lambda: git("rev-parse") is not None, source="a git work tree"),
         Capability(
             name="netboot",
             present=lambda: (NETBOOT / "linux").is_file() and (NETBOOT / "initrd.gz").is_file(),

@@ -5,23 +5,19 @@ Threading: none.
 """
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from tests.support import house
-from tests.support.capabilities import ROOT
+from tests.support.capabilities import ROOT, git
 from tests.support.house import SPDX, SourceFile
 
 
 def files_of_the_tree() -> Iterator[SourceFile]:
-    said = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True,
-        check=True,
-    ).stdout.decode()
+    said = git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    assert said
     for name in filter(None, said.split("\0")):
         try:
             yield SourceFile(path=PurePosixPath(name), text=(ROOT / name).read_text(), root=ROOT)
