@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""${message}
+
+Threading: run by one thread, inside `glancefs.registries.upgrade`.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+${imports if imports else ""}
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Take the step."""
+    ${upgrades if upgrades else "pass"}

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images, the index of their properties, and the counters.
+
+Threading: run by one thread, inside `glancefs.registries.upgrade`.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+_SORTED_BY = ("created_at", "updated_at", "name", "size", "id")
+
+
+def upgrade() -> None:
+    """Make an empty registry, whose first image gets the identifier 1."""
+    counters = op.create_table(
+        "counters",
+        sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
+        sa.Column("next_id", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_counters"),
+    )
+    op.bulk_insert(counters, [{"id": 1, "revision": 0, "next_id": 1}])
+    _create_images()
+    op.create_table(
+        "image_properties",
+        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("seq", sa.BigInteger, nullable=False, autoincrement=False),
+        sa.ForeignKeyConstraint(["seq"], ["images.seq"], name="fk_image_properties_seq"),
+        sa.PrimaryKeyConstraint("digest", "seq", name="pk_image_properties"),
+        sqlite_with_rowid=False,
+    )
+
+
+def _create_images() -> None:
+    op.create_table(
+        "images",
+        sa.Column("id", sa.Text, nullable=False),
+        sa.Column("seq", sa.BigInteger, nullable=False),
+        sa.Column("revision", sa.BigInteger, nullable=False),
+        sa.Column("shelf", sa.SmallInteger),
+        sa.Column("grave", sa.SmallInteger),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("type", sa.Text, nullable=False),
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("size", sa.BigInteger, nullable=False),
+        sa.Column("checksum", sa.Text),
+        sa.Column("store", sa.Text, nullable=False),
+        sa.Column("location", sa.Text),
+        sa.Column("owner", sa.Text),
+        sa.Column("is_public", sa.Boolean, nullable=False),
+        sa.Column("properties", sa.Text, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("updated_at", sa.BigInteger, nullable=False),
+        sa.Column("deleted_at", sa.BigInteger),
+        sa.Column("changed_at", sa.BigInteger, nullable=False),
+        sa.Column("disk_format", sa.Text),
+        sa.Column("container_format", sa.Text),
+        sa.Column("virtual_size", sa.BigInteger),
+        sa.Column("min_disk", sa.BigInteger),
+        sa.Column("min_ram", sa.BigInteger),
+        sa.Column("protected", sa.Boolean, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_images"),
+    )
+    op.create_index("ix_images_seq", "images", ["seq"], unique=True)
+    op.create_index("ix_images_revision", "images", ["revision"], unique=True)
+    _create_partial_index("ix_images_location", ["location"], "location IS NOT NULL")
+    for column in _SORTED_BY:
+        covered = ["status", "store"] if column == "size" else []
+        living = "shelf IS NOT NULL"
+        _create_partial_index(f"ix_images_shelf_{column}", ["shelf", column, "seq", *covered], living)
+        _create_partial_index(f"ix_images_owner_shelf_{column}", ["owner", "shelf", column, "seq"], living)
+    for column in ("created_at", "changed_at"):
+        _create_partial_index(f"ix_images_grave_{column}", ["grave", column, "seq"], "grave IS NOT NULL")
+
+
+def _create_partial_index(name: str, columns: list[str], condition: str) -> None:
+    """Create an index of some rows only, where the database has such ones."""
+    op.create_index(name, "images", columns, sqlite_where=sa.text(condition), postgresql_where=sa.text(condition))

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the registry's database, column by column, and the indexes that keep every list cheap.
+
+Answers for what the database looks like; `migrations` holds the steps that lead there, and a test compares the two.
+Knows no rules of images: `rows` says what goes into the columns.
+
+Every list is made of *shelves*. What decides who may see an image (public or private, with data or without) is one
+small number, so that each list is a merge of a few ranges of indexes that are in the wanted order already: the public
+shelf, and the caller's own part of the other ones.
+
+Threading: tables are built once, at import, and only read afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, SmallInteger, Table, Text
+
+REVISIONS: Final = ("0001",)
+"""Every schema that this version knows, oldest first; the last one is the one that it works with."""
+
+SORTED_BY: Final = ("created_at", "updated_at", "name", "size", "id")
+"""The columns by which every shelf is kept in order; lists by another column have to sort."""
+
+SEQ_INDEX: Final = "ix_images_seq"
+
+metadata: Final = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+images: Final = Table(
+    "images",
+    metadata,
+    Column("id", Text, primary_key=True, comment="The identifier; never used again, so tombstones keep theirs."),
+    Column("seq", BigInteger, nullable=False, comment="The revision that added it: the order of addition."),
+    Column("revision", BigInteger, nullable=False, comment="The change that made it what it is, unique."),
+    Column("shelf", SmallInteger, comment="Who may see it while it lives (rows.Shelf); NULL once it is deleted."),
+    Column("grave", SmallInteger, comment="Who may see its tombstone (rows.Grave); NULL while it lives."),
+    Column("name", Text, nullable=False, comment="Not unique."),
+    Column("type", Text, nullable=False, comment="kernel, machine, raw or ramdisk."),
+    Column("status", Text, nullable=False, comment="queued, saving, available, killed or deleted."),
+    Column("size", BigInteger, nullable=False, comment="In bytes."),
+    Column("checksum", Text, comment="sha256: and 64 hex digits; NULL until there are data."),
+    Column("store", Text, nullable=False, comment="The name of the store that has, or is to have, the data."),
+    Column("location", Text, comment="STORE:KEY; NULL where there are no data."),
+    Column("owner", Text, comment="Who added it; NULL for nobody."),
+    Column("is_public", Boolean, nullable=False, comment="Whether anybody may see it."),
+    Column("properties", Text, nullable=False, comment="All of them, as a JSON object of texts, in ASCII."),
+    Column("created_at", BigInteger, nullable=False, comment="UTC, in seconds since the epoch, like all times."),
+    Column("updated_at", BigInteger, nullable=False, comment="When its metadata were changed last."),
+    Column("deleted_at", BigInteger, comment="When it was deleted; NULL while it lives."),
+    Column("changed_at", BigInteger, nullable=False, comment="The later one of updated_at and deleted_at."),
+    Column("disk_format", Text, comment="NULL where nobody said."),
+    Column("container_format", Text, comment="NULL where nobody said."),
+    Column("virtual_size", BigInteger, comment="In bytes; NULL where nobody said."),
+    Column("min_disk", BigInteger, comment="In GiB; NULL where nobody said."),
+    Column("min_ram", BigInteger, comment="In MiB; NULL where nobody said."),
+    Column("protected", Boolean, nullable=False, comment="Whether it refuses to be deleted."),
+)
+
+image_properties: Final = Table(
+    "image_properties",
+    metadata,
+    Column("digest", Text, primary_key=True, comment="Of KEY=VALUE (rows.property_digest)."),
+    Column(
+        "seq",
+        BigInteger,
+        ForeignKey("images.seq"),
+        primary_key=True,
+        autoincrement=False,
+        comment="Of the image that has the property.",
+    ),
+    comment="An index for finding images by a property; images.properties holds the truth.",
+    sqlite_with_rowid=False,
+)
+
+counters: Final = Table(
+    "counters",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, comment="1: there is one row."),
+    Column("revision", BigInteger, nullable=False, comment="The latest change. Every writer locks this row first."),
+    Column("next_id", BigInteger, nullable=False, comment="The next identifier to generate."),
+    comment="What is counted. Reading it is how writers line up, so that revisions become visible in their order.",
+)
+
+Index(SEQ_INDEX, images.c.seq, unique=True)
+Index("ix_images_revision", images.c.revision, unique=True)
+Index(
+    "ix_images_location",
+    images.c.location,
+    sqlite_where=images.c.location.is_not(None),
+    postgresql_where=images.c.location.is_not(None),
+)
+
+
+def shelf_index(column: str, *, owned: bool) -> str:
+    """Give the name of the index that keeps shelves (`owned`: each owner's part of them) in the order of a column."""
+    return f"ix_images_owner_shelf_{column}" if owned else f"ix_images_shelf_{column}"
+
+
+def grave_index(column: str) -> str:
+    """Give the name of the index that keeps tombstones in the order of a column: created_at or changed_at."""
+    return f"ix_images_grave_{column}"
+
+
+def _shelf_indexes() -> None:
+    """Add an index per order, which leaves tombstones out where the database can do that.
+
+    Equal values are in the order of ``seq``, which is part of the index: pages go on in the middle of equal ones.
+    """
+    living, dead = images.c.shelf.is_not(None), images.c.grave.is_not(None)
+    for column in SORTED_BY:
+        for owned in (False, True):
+            columns = [images.c.owner] if owned else []
+            columns += [images.c.shelf, images.c[column], images.c.seq]
+            if column == "size" and not owned:
+                # Counting what there is reads this index alone.
+                columns += [images.c.status, images.c.store]
+            Index(shelf_index(column, owned=owned), *columns, sqlite_where=living, postgresql_where=living)
+    for column in ("created_at", "changed_at"):
+        columns = [images.c.grave, images.c[column], images.c.seq]
+        Index(grave_index(column), *columns, sqlite_where=dead, postgresql_where=dead)
+
+
+_shelf_indexes()

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The registry on a database of one's own: SQLite in the data folder.
+
+Answers for `Registry` over SQLAlchemy Core. The tables are in `schema`, what goes into them in `rows`, lists in
+`lists`, transactions in `commits`, the ways of the database in `sqlite`, and its versions in `upgrade`.
+
+Threading: every method may be called from many threads at once, and from many processes on the same database. A
+registry is not to be used on both sides of a fork.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import bindparam, delete, func, insert, select, update
+
+from glancefs.errors import Duplicate, ImageNotFound, StaleImage
+from glancefs.model import Image, ImageStatus, Location
+from glancefs.registries.base import Changes, Holdings, ImageQuery
+from glancefs.registries.commits import GroupCommit, Transaction
+from glancefs.registries.lists import Lists
+from glancefs.registries.rows import IMAGE_COLUMNS, image_of, properties_of, property_digests, values_of
+from glancefs.registries.schema import counters, image_properties, images
+from glancefs.registries.sqlite import SqliteDatabase
+from glancefs.registries.upgrade import check_schema, upgrade
+
+_GET: Final = select(*IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id"))
+_ADD: Final = insert(images)
+_REPLACE: Final = update(images).where(images.c.id == bindparam("wanted_id"))
+_STATE: Final = select(images.c.seq, images.c.revision, images.c.status, images.c.properties).where(
+    images.c.id == bindparam("wanted_id")
+)
+_TAKEN: Final = select(images.c.id).where(images.c.id.in_(bindparam("ids", expanding=True)))
+_ADD_PROPERTY: Final = insert(image_properties)
+_REMOVE_PROPERTY: Final = delete(image_properties).where(
+    image_properties.c.digest == bindparam("old_digest"), image_properties.c.seq == bindparam("old_seq")
+)
+_REVISION: Final = select(counters.c.revision).where(counters.c.id == 1)
+_CHANGES: Final = (
+    select(*IMAGE_COLUMNS)
+    .where(images.c.revision > bindparam("since"))
+    .order_by(images.c.revision)
+    .limit(bindparam("limit"))
+)
+_NAMED: Final = select(images.c.location).where(
+    images.c.location.in_(bindparam("locations", expanding=True)), images.c.status != ImageStatus.DELETED.value
+)
+# Halves of sizes: a sum of whole ones may be larger than the database's numbers.
+_HOLDINGS: Final = (
+    select(
+        images.c.status,
+        images.c.store,
+        func.count(),
+        func.sum(images.c.size.op(">>")(32)),
+        func.sum(images.c.size.op("&")(0xFFFFFFFF)),
+    )
+    .where(images.c.shelf.is_not(None))
+    .group_by(images.c.status, images.c.store)
+    .order_by(images.c.status, images.c.store)
+)
+
+_AT_ONCE: Final = 500
+"""How many values go into one statement."""
+
+
+def registry_url(data_folder: Path) -> str:
+    """Give the URL of the registry that is kept in a data folder."""
+    return f"sqlite:///{data_folder.absolute() / 'registry.sqlite'}"
+
+
+class SqlRegistry:
+    """Keeps the metadata of images in a database.
+
+    Raises ConfigError where there is no database of the right schema yet (with `migrate` it is made, or brought up to
+    date), and SchemaTooNew where a later version made it. `busy_timeout` is in seconds: others writing for longer make
+    a change fail with RegistryUnavailable.
+    """
+
+    def __init__(self, *, url: str, migrate: bool = False, busy_timeout: float = 30.0) -> None:
+        self._database = SqliteDatabase(url=url, busy_timeout=busy_timeout)
+        if migrate:
+            upgrade(self._database)
+        else:
+            check_schema(self._database)
+        self._commits = GroupCommit(database=self._database)
+        self._lists = Lists()
+
+    def add(self, image: Image) -> Image:
+        """See `Registry.add`."""
+        return self._commits.run(lambda transaction: _add(transaction, image))
+
+    def get(self, image_id: str) -> Image:
+        """See `Registry.get`."""
+        with self._database.reading() as connection:
+            row = connection.execute(_GET, {"wanted_id": image_id}).one_or_none()
+        if row is None:
+            raise ImageNotFound.by_id(image_id)
+        return image_of(row)
+
+    def find(self, query: ImageQuery) -> Sequence[Image]:
+        """See `Registry.find`."""
+        with self._database.reading() as connection:
+            return self._lists.page(connection, query)
+
+    def replace(self, image: Image, *, expected_revision: int) -> Image:
+        """See `Registry.replace`."""
+        return self._commits.run(lambda transaction: _replace(transaction, image, expected_revision))
+
+    def delete(self, image_id: str, *, expected_revision: int, deleted_at: datetime) -> Image:
+        """See `Registry.delete`."""
+        return self._commits.run(lambda transaction: _delete(transaction, image_id, expected_revision, deleted_at))
+
+    def changes(self, *, since: int, limit: int = 1000) -> Changes:
+        """See `Registry.changes`."""
+        with self._database.reading() as connection:
+            # The counter is read first: what it counts is there when the images are read.
+            revision = connection.execute(_REVISION).scalar_one()
+            rows = connection.execute(_CHANGES, {"since": since, "limit": limit}).all()
+        changed = tuple(image_of(row) for row in rows)
+        if len(changed) == limit:
+            return Changes(images=changed, revision=changed[-1].revision if changed else since)
+        return Changes(images=changed, revision=max(revision, *(image.revision for image in changed[-1:]), 0))
+
+    def revision(self) -> int:
+        """See `Registry.revision`."""
+        with self._database.reading() as connection:
+            return int(connection.execute(_REVISION).scalar_one())
+
+    def named_locations(self, locations: Collection[Location]) -> Collection[Location]:
+        """See `Registry.named_locations`."""
+        texts = [str(location) for location in locations]
+        named: set[Location] = set()
+        with self._database.reading() as connection:
+            for start in range(0, len(texts), _AT_ONCE):
+                piece = texts[start : start + _AT_ONCE]
+                named |= {Location.parse(text) for text in connection.execute(_NAMED, {"locations": piece}).scalars()}
+        return named
+
+    def holdings(self) -> Sequence[Holdings]:
+        """See `Registry.holdings`."""
+        with self._database.reading() as connection:
+            rows = connection.execute(_HOLDINGS).all()
+        return [
+            Holdings(status=ImageStatus(status), store=store, images=count, size=(high << 32) + low)
+            for status, store, count, high, low in rows
+        ]
+
+    def integrity_check(self) -> Sequence[str]:
+        """Let the database look itself over; give what is wrong with it, in the database's words."""
+        with self._database.reading() as connection:
+            return self._database.integrity_check(connection)
+
+    def close(self) -> None:
+        """See `Registry.close`."""
+        self._commits.close()
+        self._database.close()
+
+
+def _add(transaction: Transaction, image: Image) -> Image:
+    if image.id and transaction.connection.execute(_TAKEN, {"ids": [image.id]}).first():
+        raise Duplicate(f"There is, or was, an image {image.id!r}.")
+    image_id = image.id or _generated_id(transaction)
+    revision = transaction.next_revision()
+    added = replace(image, id=image_id, revision=revision)
+    transaction.connection.execute(_ADD, values_of(added) | {"seq": revision})
+    _add_properties(transaction, revision, property_digests(added.properties))
+    return added
+
+
+def _generated_id(transaction: Transaction) -> str:
+    """Take the next whole number that nobody took. Sought in ever larger steps: users may have taken many in a row."""
+    step = 1
+    while True:
+        candidates = [str(number) for number in range(transaction.next_id, transaction.next_id + step)]
+        taken = set(transaction.connection.execute(_TAKEN, {"ids": candidates}).scalars())
+        for candidate in candidates:
+            transaction.next_id += 1
+            if candidate not in taken:
+                return candidate
+        step = _AT_ONCE
+
+
+def _replace(transaction: Transaction, image: Image, expected_revision: int) -> Image:
+    seq, before = _state(transaction, image.id, expected_revision)
+    replaced = replace(image, revision=transaction.next_revision())
+    transaction.connection.execute(_REPLACE, values_of(replaced) | {"wanted_id": image.id})
+    after = property_digests(replaced.properties)
+    gone = [{"old_digest": digest, "old_seq": seq} for digest in before - after]
+    if gone:
+        transaction.connection.execute(_REMOVE_PROPERTY, gone)
+    _add_properties(transaction, seq, after - before)
+    return replaced
+
+
+def _delete(transaction: Transaction, image_id: str, expected_revision: int, deleted_at: datetime) -> Image:
+    _state(transaction, image_id, expected_revision)
+    image = image_of(transaction.connection.execute(_GET, {"wanted_id": image_id}).one())
+    tombstone = replace(
+        image,
+        status=ImageStatus.DELETED,
+        deleted_at=deleted_at,
+        location=None,
+        revision=transaction.next_revision(),
+    )
+    transaction.connection.execute(_REPLACE, values_of(tombstone) | {"wanted_id": image_id})
+    return tombstone
+
+
+def _state(transaction: Transaction, image_id: str, expected_revision: int) -> tuple[int, frozenset[str]]:
+    """Give the ``seq`` and the digests of the properties of an image that is at the expected revision."""
+    row = transaction.connection.execute(_STATE, {"wanted_id": image_id}).one_or_none()
+    if row is None or row.status == ImageStatus.DELETED:
+        raise ImageNotFound.by_id(image_id)
+    if row.revision != expected_revision:
+        raise StaleImage(f"The image {image_id!r} was changed by somebody else.")
+    return row.seq, property_digests(properties_of(row.properties))
+
+
+def _add_properties(transaction: Transaction, seq: int, digests: Collection[str]) -> None:
+    if digests:
+        rows: list[dict[str, Any]] = [{"digest": digest, "seq": seq} for digest in digests]
+        transaction.connection.execute(_ADD_PROPERTY, rows)
