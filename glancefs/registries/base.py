@@ -23,7 +23,10 @@ from glancefs.model import Image, ImageStatus, ImageType, Location
 
 
 class SortKey(StrEnum):
-    """What a list may be sorted by; equal values are in the order in which the images were added."""
+    """What a list may be sorted by; an unset value comes before every other.
+
+    Equal values are in the order in which the images were added. A descending list is an ascending one backwards.
+    """
 
     ID = "id"
     NAME = "name"
@@ -48,7 +51,8 @@ class ImageQuery:
     """Which images, in which order, from where on.
 
     Three fields say whose: an image is *visible* when it is public and available, or owned by ``viewer``, or
-    ``sees_all`` is set; of the visible ones, ``is_public`` picks public, private or (None) both.
+    ``sees_all`` is set; of the visible ones, ``is_public`` picks public, private or (None) both. A deleted image is
+    visible like an available one if it had data (a checksum): who saw it may learn that it is gone.
     """
 
     viewer: str | None = None
@@ -69,7 +73,7 @@ class ImageQuery:
     properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """All of these must be there with these very values."""
     changed_since: datetime | None = None
-    """Updated or deleted at this time or later; with it, deleted images are listed too, and else never."""
+    """Updated or deleted at this time (whole seconds) or later; with it, deleted images are listed too, else never."""
 
     sort_key: SortKey = SortKey.CREATED_AT
     sort_direction: SortDirection = SortDirection.DESCENDING
@@ -116,7 +120,7 @@ class Registry(Protocol):
     def find(self, query: ImageQuery) -> Sequence[Image]:
         """Give one page, at a cost that depends on the page and not on how many images there are.
 
-        Raises InvalidQuery for a marker that names no image.
+        Raises InvalidQuery for a marker that names no image, and for a negative limit.
         """
         ...
 
