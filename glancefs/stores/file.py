@@ -19,6 +19,7 @@ Threading: every method may be called from many threads and processes; a key bel
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import logging
@@ -64,6 +65,7 @@ class _Claim:
 
     key: str
     descriptor: int
+    is_used: bool = False
     is_complete: bool = False
 
 
@@ -146,6 +148,13 @@ class FileStore:
         finally:
             os.close(claim.descriptor)
 
+    def _use(self, key: str) -> _Claim:
+        claim = self._claims.get(key)
+        if claim is None or claim.is_used:
+            raise ValueError(f"{key!r} is no fresh key claimed here")
+        claim.is_used = True
+        return claim
+
     def is_claimed(self, location: Location) -> bool:
         """Say whether a living process holds the claim of this key."""
         if not self._is_mine(location):
@@ -161,7 +170,7 @@ class FileStore:
 
     def add(self, key: str, source: Source, *, size: int | None) -> Stored:
         """Keep what the source gives; see `glancefs.stores.base.Store.add`. Raises StoreFull, StoreUnavailable."""
-        claim = self._claims[key]
+        claim = self._use(key)
         upload = _Upload(descriptor=claim.descriptor, size=size or 0)
         try:
             self._make_room(upload)
@@ -183,7 +192,7 @@ class FileStore:
 
     def adopt(self, key: str, file: Path, *, checksum: str | None) -> Stored:
         """Take a file over; see `glancefs.stores.base.Store.adopt`. Raises StoreFull, StoreUnavailable."""
-        claim = self._claims[key]
+        claim = self._use(key)
         try:
             with self._border("adopting a file"):
                 self._take_over(claim, file)
@@ -276,8 +285,11 @@ class FileStore:
         self._check(location)
         try:
             descriptor = os.open(self._data_path(location.key), _READ)
-        except FileNotFoundError:
-            raise _missing(location) from None
+        except OSError as error:
+            # ELOOP: open(2) tells so that a symbolic link, which is not followed, lies in the place of the data.
+            if error.errno in {errno.ENOENT, errno.ELOOP}:
+                raise _missing(location) from None
+            raise
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise _missing(location)
@@ -288,9 +300,12 @@ class FileStore:
         self._check(location)
         with self._border("looking at data"):
             try:
-                return self._data_path(location.key).lstat().st_size
+                status = self._data_path(location.key).lstat()
             except FileNotFoundError:
                 raise _missing(location) from None
+        if not stat.S_ISREG(status.st_mode):
+            raise _missing(location)
+        return status.st_size
 
     def delete(self, location: Location) -> None:
         """Remove the data; data that are not there are fine. Raises StoreUnavailable."""

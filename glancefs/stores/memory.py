@@ -55,8 +55,8 @@ class MemoryStore:
 
     def add(self, key: str, source: Source, *, size: int | None) -> Stored:
         """Keep what the source gives; see `glancefs.stores.base.Store.add`. Raises StoreFull."""
-        if key not in self._claims:
-            raise KeyError(key)
+        if key not in self._claims or key in self._data:
+            raise ValueError(f"{key!r} is no fresh key claimed here")
         data = bytearray()
 
         def write(part: memoryview) -> None:
@@ -118,8 +118,9 @@ class MemoryStore:
         with self._lock:
             keys = set(self._data) - self._claims
         locations = {Location(store=self.scheme, key=key) for key in keys}
-        # No claim on these keys can come back, so one look after the claims were seen to be over is enough.
+        # Claims do not come back, so what is unclaimed here and has no row afterwards will never have one.
         orphans = locations.difference(known(locations)) if locations else locations
+        orphans = orphans.difference(known(orphans)) if orphans else orphans
         freed = 0
         with self._lock:
             for location in orphans:

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small file systems that are really there, to be filled to the brim or taken away.
+
+Answers for mounting and unmounting them; root is needed. Does not decide who tests what on them.
+
+Threading: used by one test at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.processes import run
+
+
+@contextmanager
+def mounted(folder: Path, *, kind: str, size: int) -> Iterator[Path]:
+    """Mount an empty file system of this kind (``tmpfs``, ``ext4``, ``ext2``) and this many bytes below a folder."""
+    place = folder / f"{kind}-mounted"
+    place.mkdir()
+    if kind == "tmpfs":
+        run(["mount", "-t", "tmpfs", "-o", f"size={size}", "glancefs-test", place])
+    else:
+        image = folder / f"{kind}.img"
+        with image.open("wb") as file:
+            file.truncate(size)
+        run([f"mkfs.{kind}", "-q", "-F", "-m", "0", image])
+        run(["mount", "-o", "loop", image, place])
+    try:
+        yield place
+    finally:
+        run(["umount", place])
