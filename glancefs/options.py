@@ -29,22 +29,28 @@ _WORDS: Final = {
     "0": False,
 }
 _LARGEST_PORT: Final = 65535
+_UNIX: Final = "unix:"
 _SQLITE: Final = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """A host and a TCP port; port 0 asks for any free one."""
+    """A host and a TCP port, of which 0 asks for any free one; or the path of a unix socket."""
 
-    host: str
-    port: int
+    host: str = ""
+    port: int = 0
+    path: str = ""
 
     def __str__(self) -> str:
+        if self.path:
+            return f"{_UNIX}{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it; a name other than ``localhost`` counts as reachable."""
+        if self.path:
+            return True
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -66,7 +72,9 @@ class Kind:
 
 
 def read_address(text: str) -> Address:
-    """Read ``host:port``, ``[host]:port`` or ``:port`` (every address). Raises ValueError."""
+    """Read ``host:port``, ``[host]:port``, ``:port`` (every address) or ``unix:/path``. Raises ValueError."""
+    if text.startswith(f"{_UNIX}/"):
+        return Address(path=text.removeprefix(_UNIX))
     host, colon, port = text.strip().rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > _LARGEST_PORT:
         raise ValueError
@@ -195,5 +203,6 @@ NAMES: Final = Kind(
 URL: Final = Kind(name="a URL that begins with http:// or https:// and holds no password", read=_read_url)
 DATABASE: Final = Kind(name="a URL such as sqlite:///registry.sqlite", read=_read_database, show=hide_password)
 ADDRESS: Final = Kind(
-    name='a host and a port, such as "127.0.0.1:9292"', read=lambda value, _: read_address(_of(str, value))
+    name='a host and a port, such as "127.0.0.1:9292", or "unix:/path"',
+    read=lambda value, _: read_address(_of(str, value)),
 )

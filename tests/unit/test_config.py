@@ -213,6 +213,11 @@ def test_what_only_this_machine_reaches(host: str, is_loopback: bool) -> None:  
     assert Address(host=host, port=1).is_loopback is is_loopback
 
 
+def test_the_server_may_listen_on_a_unix_socket(tmp_path: Path) -> None:
+    listen = Config.at(tmp_path, {"gateway.listen": "unix:/run/glancefs.sock"}).gateway.listen
+    assert (listen.path, str(listen), listen.is_loopback) == ("/run/glancefs.sock", "unix:/run/glancefs.sock", True)
+
+
 def test_credentials_are_read_and_not_shown() -> None:
     remote = remote_from_environment({"GLANCEFS_URL": "http://h", "GLANCEFS_USER": "ann", "GLANCEFS_PASSWORD": "s3"})
     assert (remote.url, remote.user, remote.password, remote.token) == ("http://h", "ann", "s3", None)
