@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a configuration to a working core: the one place that knows every class.
+
+Answers for choosing and connecting registry, stores and use cases. Does not read the configuration, and starts nothing
+that the first use would not start.
+
+Threading: an assembly is made once per process, after any fork, and then shared by all threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from glancefs.config import Config
+from glancefs.errors import ConfigError
+from glancefs.images import Images
+from glancefs.registries.base import Registry
+from glancefs.registries.sql import SqlRegistry
+from glancefs.stores.base import Store
+from glancefs.stores.file import FileStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """The core, put together; a context manager that lets go of it."""
+
+    config: Config
+    registry: Registry
+    stores: Mapping[str, Store]
+    images: Images
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of connections and threads; may be called twice."""
+        self.registry.close()
+
+
+def assemble(config: Config, *, migrate: bool = False) -> Assembly:
+    """Put the core together; with ``migrate`` bring the registry's database up to date first.
+
+    Raises ConfigError for what can't be put together, SchemaTooNew for a database of a later version,
+    RegistryUnavailable and StoreUnavailable when they don't answer.
+    """
+    stores: dict[str, Store] = {"file": FileStore(path=config.stores.file.path)}
+    if config.default_store not in stores:
+        message = f"default_store is {config.default_store!r}, which is not configured; there is {', '.join(stores)}."
+        raise ConfigError(message)
+    registry = SqlRegistry(url=config.registry, migrate=migrate)
+    return Assembly(
+        config=config,
+        registry=registry,
+        stores=stores,
+        images=Images(
+            registry=registry,
+            stores=stores,
+            default_store=config.default_store,
+            default_is_public=config.default_is_public,
+            image_ids="uuid" if config.image_ids == "uuid" else "integer",
+            max_upload=config.gateway.max_upload,
+        ),
+    )
