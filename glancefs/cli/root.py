@@ -87,6 +87,7 @@ class LazyGroup(click.Group):
         "list": "images:list_images",
         "show": "images:show",
         "add": "transfers:add",
+        "upload": "transfers:upload",
         "get": "transfers:get",
         "set": "images:set_image",
         "rm": "images:remove",

@@ -81,8 +81,11 @@ class _Serving:
         from glancefs.assembly import assemble
 
         self._config = config
-        # Before any fork: the registry is made once, and what is wrong with it is told once.
-        assemble(config, migrate=config.registry.startswith(_EMBEDDED)).close()
+        # Before any fork: registry and stores are made once, and what is wrong with them is told once.
+        with assemble(config, migrate=config.registry.startswith(_EMBEDDED)) as core:
+            for store in core.stores.values():
+                with store.claim():
+                    pass
         self.metrics: Metrics = make_metrics(config.gateway)
         self._core: Assembly | None = None
         self._is_stopping = False
