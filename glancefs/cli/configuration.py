@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import click
 
-from glancefs.cli.output import Column
 from glancefs.cli.said import Said, pass_said, shared_options
+from glancefs.cli.text import Column
 
 _COLUMNS = (Column(title="OPTION"), Column(title="VALUE", is_name=True), Column(title="FROM", is_name=True))
 

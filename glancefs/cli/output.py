@@ -14,12 +14,11 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
-from glancefs.cli.text import human_size, visible
+from glancefs.cli.text import KIB, Column, human_size, visible
 from glancefs.headers import TIME_FORMAT
 from glancefs.model import Image
 
@@ -27,16 +26,6 @@ TABLE_ROWS: Final = 500
 """How many rows share their widths; longer tables go on, so that nothing waits for their end."""
 
 Cell = str | int | bool | datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """A column of a table."""
-
-    title: str
-    is_size: bool = False
-    is_name: bool = False
-    """May be cut where the terminal is too narrow."""
 
 
 IMAGE_COLUMNS: Final = (
@@ -78,6 +67,11 @@ class Output:
     def note(self, text: str) -> None:
         """Tell people something that is no result."""
         sys.stderr.write(visible(text) + "\n")
+
+    def comment(self, text: str) -> None:
+        """Tell somebody who sits in front of it, and nobody else, that something went well."""
+        if sys.stderr.isatty():
+            self.note(text)
 
     def images(self, images: Iterable[Image]) -> None:
         """Print images, one each line."""
@@ -125,30 +119,16 @@ class Output:
             yield advance
 
     def _print_table(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, head: bool) -> None:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+        from glancefs.cli.tables import print_table
 
-        table = Table(box=None, pad_edge=False, show_header=head, header_style="bold", padding=(0, 2, 0, 0))
-        for column in columns:
-            table.add_column(
-                column.title,
-                justify="right" if column.is_size else "left",
-                no_wrap=bool(column.title),
-                overflow="ellipsis" if column.is_name else "fold",
-                ratio=None,
-                min_width=8 if column.is_name else None,
-            )
-        for row in rows:
-            cells = [
+        texts = [
+            [
                 human_size(cell) if column.is_size and isinstance(cell, int) else _plain(cell)
                 for column, cell in zip(columns, row, strict=True)
             ]
-            table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
-        Console(file=sys.stdout, highlight=False, soft_wrap=False).print(table)
-
-
-_STYLES: Final = {"queued": "yellow", "saving": "yellow", "killed": "red", "deleted": "dim", "public": "green"}
+            for row in rows
+        ]
+        print_table(columns, texts, head=head)
 
 
 def image_json(image: Image) -> dict[str, Any]:
@@ -190,7 +170,7 @@ def _image_fields(image: Image, *, for_people: bool) -> Iterator[tuple[str, Cell
         if name == "properties":
             yield from ((f"property {key}", text) for key, text in value.items())
         elif for_people and name in {"size", "virtual_size"} and value is not None:
-            yield name, f"{human_size(value)} ({value} bytes)"
+            yield name, f"{value} bytes" if value < KIB else f"{human_size(value)} ({value} bytes)"
         elif value is not None or not for_people:
             yield name, value
 

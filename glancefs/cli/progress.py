@@ -17,11 +17,24 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.text import Text
+
+from glancefs.cli.text import human_size
+
+
+class _Rate(ProgressColumn):
+    """The rate, in the units of everything else."""
+
+    def render(self, task: Task) -> Text:
+        """Give the rate of the last seconds."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{human_size(int(speed))}/s", style="progress.data.speed")
 
 
 @contextmanager
@@ -31,7 +44,7 @@ def bar(label: str, total: int | None, *, done: int) -> Iterator[Callable[[int],
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
+        _Rate(),
         TimeRemainingColumn() if total is not None else TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

@@ -8,6 +8,7 @@ Threading: used by the main thread.
 
 from __future__ import annotations
 
+import errno
 import stat
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from glancefs.cli.files import opened, write_file, write_stream
 from glancefs.cli.output import Output, image_json
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.text import human_size, visible
-from glancefs.errors import Forbidden, ImageNotFound
+from glancefs.errors import ImageNotFound
 from glancefs.formats import detect_type
 from glancefs.model import Image, ImageStatus, ImageType, NewImage
 
@@ -149,7 +150,7 @@ def get(said: Said, /, *, image: str, target: str | None) -> None:
     if path is not None and said.json:
         output.json(image_json(found) | {"file": str(path)})
     elif path is not None:
-        output.note(f"{path}: {human_size(found.size)}, verified.")
+        output.comment(f"{path}: {human_size(found.size)}, verified.")
 
 
 def _place(image: Image, target: str | None) -> Path | None:
@@ -163,8 +164,7 @@ def _place(image: Image, target: str | None) -> Path | None:
     # Its name is anybody's choice: it leads nowhere else, and hides no file.
     path /= visible(image.name.rpartition("/")[2]).lstrip(".-") or image.id
     if path.exists():
-        message = f"{path} is here already; say -o FILE to replace it."
-        raise Forbidden(message)
+        raise FileExistsError(errno.EEXIST, "is here already; say -o FILE to replace it", str(path))
     return path
 
 

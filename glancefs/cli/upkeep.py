@@ -12,9 +12,8 @@ from dataclasses import asdict
 
 import click
 
-from glancefs.cli.output import Column
 from glancefs.cli.said import Said, pass_said, shared_options
-from glancefs.cli.text import human_size
+from glancefs.cli.text import Column, human_size
 from glancefs.errors import ConfigError, SchemaTooNew
 from glancefs.model import Image, ImageStatus
 

@@ -13,8 +13,8 @@ import sys
 import click
 
 from glancefs.cli.htpasswd import Htpasswd, check_password
-from glancefs.cli.output import Column
 from glancefs.cli.said import Said, pass_said, shared_options
+from glancefs.cli.text import Column
 from glancefs.errors import NotFound
 
 _COLUMNS = (Column(title="NAME"), Column(title="ADMIN"))
