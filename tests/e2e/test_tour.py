@@ -101,6 +101,7 @@ def test_the_tour_of_the_readme_does_what_it_says(processes: Processes, tmp_path
         "PATH": os.pathsep.join([str(product().parent), os.environ["PATH"]]),
         "GLANCEFS_GATEWAY_LISTEN": f"127.0.0.1:{port}",
     }
+    exports: list[str] = []
     for step in tour:
         command = re.sub(rf"\b{_DEFAULT_PORT}\b", port, step.command)
         if command.endswith("&"):
@@ -108,8 +109,10 @@ def test_the_tour_of_the_readme_does_what_it_says(processes: Processes, tmp_path
             words[0] = shutil.which(words[0], path=env["PATH"]) or words[0]
             processes.start(words, env=env, cwd=home).wait_for_port(int(port))
             continue
+        if command.startswith("export "):
+            exports.append(command)
         # Both streams, in the order in which a terminal shows them.
-        printed = run(["bash", "-c", f"exec 2>&1\n{command}"], env=env, cwd=home).out.splitlines()
+        printed = run(["bash", "-c", "\n".join(["exec 2>&1", *exports, command])], env=env, cwd=home).out.splitlines()
         printed = [re.sub(rf"\b{port}\b", _DEFAULT_PORT, line) for line in printed]
         assert matches(step.output, printed), "\n".join(
             [f"$ {command}", *printed, "", "The README says:", *step.output]
