@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from glancefs.errors import Duplicate, ImageNotFound, StaleImage
 from glancefs.model import Image, ImageStatus, Location
@@ -24,16 +24,16 @@ from glancefs.registries.base import Changes, Holdings, ImageQuery
 from glancefs.registries.commits import GroupCommit, Transaction
 from glancefs.registries.lists import Lists
 from glancefs.registries.rows import IMAGE_COLUMNS, image_of, properties_of, property_digests, values_of
-from glancefs.registries.schema import counters, image_properties, images
+from glancefs.registries.schema import counters, holdings, image_properties, images
 from glancefs.registries.sqlite import SqliteDatabase
 from glancefs.registries.upgrade import check_schema, upgrade
 
 _GET: Final = select(*IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id"))
 _ADD: Final = insert(images)
 _REPLACE: Final = update(images).where(images.c.id == bindparam("wanted_id"))
-_STATE: Final = select(images.c.seq, images.c.revision, images.c.status, images.c.properties).where(
-    images.c.id == bindparam("wanted_id")
-)
+_STATE: Final = select(
+    images.c.seq, images.c.revision, images.c.status, images.c.store, images.c.size, images.c.properties
+).where(images.c.id == bindparam("wanted_id"))
 _TAKEN: Final = select(images.c.id).where(images.c.id.in_(bindparam("ids", expanding=True)))
 _ADD_PROPERTY: Final = insert(image_properties)
 _REMOVE_PROPERTY: Final = delete(image_properties).where(
@@ -49,19 +49,7 @@ _CHANGES: Final = (
 _NAMED: Final = select(images.c.location).where(
     images.c.location.in_(bindparam("locations", expanding=True)), images.c.status != ImageStatus.DELETED.value
 )
-# Halves of sizes: a sum of whole ones may be larger than the database's numbers.
-_HOLDINGS: Final = (
-    select(
-        images.c.status,
-        images.c.store,
-        func.count(),
-        func.sum(images.c.size.op(">>")(32)),
-        func.sum(images.c.size.op("&")(0xFFFFFFFF)),
-    )
-    .where(images.c.shelf.is_not(None))
-    .group_by(images.c.status, images.c.store)
-    .order_by(images.c.status, images.c.store)
-)
+_HOLDINGS: Final = select(holdings).where(holdings.c.images != 0).order_by(holdings.c.status, holdings.c.store)
 
 _AT_ONCE: Final = 500
 """How many values go into one statement."""
@@ -168,36 +156,39 @@ def _add(transaction: Transaction, image: Image) -> Image:
     added = replace(image, id=image_id, revision=revision)
     transaction.connection.execute(_ADD, values_of(added) | {"seq": revision})
     _add_properties(transaction, revision, property_digests(added.properties))
+    transaction.hold(status=added.status, store=added.store, size=added.size, images=1)
     return added
 
 
 def _generated_id(transaction: Transaction) -> str:
-    """Take the next whole number that nobody took. Sought in ever larger steps: users may have taken many in a row."""
+    """Take the next whole number that nobody took. Sought in a larger step: users may have taken many in a row."""
     step = 1
     while True:
-        candidates = [str(number) for number in range(transaction.next_id, transaction.next_id + step)]
-        taken = set(transaction.connection.execute(_TAKEN, {"ids": candidates}).scalars())
-        for candidate in candidates:
-            transaction.next_id += 1
-            if candidate not in taken:
-                return candidate
+        numbers = transaction.next_numbers(step)
+        taken = set(transaction.connection.execute(_TAKEN, {"ids": [str(number) for number in numbers]}).scalars())
+        for number in numbers:
+            transaction.use_number(number)
+            if str(number) not in taken:
+                return str(number)
         step = _AT_ONCE
 
 
 def _replace(transaction: Transaction, image: Image, expected_revision: int) -> Image:
-    seq, before = _state(transaction, image.id, expected_revision)
+    before = _state(transaction, image.id, expected_revision)
     replaced = replace(image, revision=transaction.next_revision())
     transaction.connection.execute(_REPLACE, values_of(replaced) | {"wanted_id": image.id})
-    after = property_digests(replaced.properties)
-    gone = [{"old_digest": digest, "old_seq": seq} for digest in before - after]
+    old, new = property_digests(properties_of(before.properties)), property_digests(replaced.properties)
+    gone = [{"old_digest": digest, "old_seq": before.seq} for digest in old - new]
     if gone:
         transaction.connection.execute(_REMOVE_PROPERTY, gone)
-    _add_properties(transaction, seq, after - before)
+    _add_properties(transaction, before.seq, new - old)
+    transaction.hold(status=before.status, store=before.store, size=before.size, images=-1)
+    transaction.hold(status=replaced.status, store=replaced.store, size=replaced.size, images=1)
     return replaced
 
 
 def _delete(transaction: Transaction, image_id: str, expected_revision: int, deleted_at: datetime) -> Image:
-    _state(transaction, image_id, expected_revision)
+    before = _state(transaction, image_id, expected_revision)
     image = image_of(transaction.connection.execute(_GET, {"wanted_id": image_id}).one())
     tombstone = replace(
         image,
@@ -207,17 +198,18 @@ def _delete(transaction: Transaction, image_id: str, expected_revision: int, del
         revision=transaction.next_revision(),
     )
     transaction.connection.execute(_REPLACE, values_of(tombstone) | {"wanted_id": image_id})
+    transaction.hold(status=before.status, store=before.store, size=before.size, images=-1)
     return tombstone
 
 
-def _state(transaction: Transaction, image_id: str, expected_revision: int) -> tuple[int, frozenset[str]]:
-    """Give the ``seq`` and the digests of the properties of an image that is at the expected revision."""
+def _state(transaction: Transaction, image_id: str, expected_revision: int) -> Row[*tuple[Any, ...]]:
+    """Give what a change must know of the image as it is, which is to be at the expected revision."""
     row = transaction.connection.execute(_STATE, {"wanted_id": image_id}).one_or_none()
     if row is None or row.status == ImageStatus.DELETED:
         raise ImageNotFound.by_id(image_id)
     if row.revision != expected_revision:
         raise StaleImage(f"The image {image_id!r} was changed by somebody else.")
-    return row.seq, property_digests(properties_of(row.properties))
+    return row
 
 
 def _add_properties(transaction: Transaction, seq: int, digests: Collection[str]) -> None:
