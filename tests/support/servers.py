@@ -13,7 +13,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,7 +59,6 @@ class RunningServer:
     data: Path
     trust: Path | None = None
     """The certificate to trust, for a server that speaks TLS."""
-    users: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def host(self) -> str:
