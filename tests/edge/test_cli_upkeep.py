@@ -6,11 +6,14 @@ Threading: none.
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import bcrypt
@@ -205,16 +208,58 @@ def test_output_that_nobody_reads_ends_quietly(cli: Cli, home: Path) -> None:
     os.close(writing)
 
 
-def test_control_c_ends_with_130_and_keeps_the_part(cli: Cli, home: Path, processes: Processes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        process = processes.start([product(), "list", "--url", url])
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(65_536)
-            process.send(signal.SIGINT)
-            assert process.wait() == 130
-    assert "Traceback" not in process.log()
+class HalfServer(http.server.BaseHTTPRequestHandler):
+    """A server that sends the first half of its one image, and then nothing more until it is closed."""
+
+    data = DATA * 200
+    released = threading.Event()
+
+    def _head(self) -> None:
+        self.send_response(200)
+        meta = {
+            "id": "1",
+            "name": "disk",
+            "type": "raw",
+            "status": "available",
+            "size": str(len(self.data)),
+            "is_public": "1",
+        }
+        times = {"created_at": "2010-02-03 09:34:01", "updated_at": "2010-02-03 09:34:01"}
+        for name, value in (meta | times).items():
+            self.send_header(f"x-image-meta-{name}", value)
+        self.send_header("Content-Length", str(len(self.data)))
+        self.end_headers()
+
+    def do_HEAD(self) -> None:
+        self._head()
+
+    def do_GET(self) -> None:
+        self._head()
+        self.wfile.write(self.data[: len(self.data) // 2])
+        self.released.wait(60)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_control_c_ends_with_130_and_keeps_what_arrived(home: Path, processes: Processes) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), HalfServer) as server:
+        answering = threading.Thread(target=server.serve_forever)
+        answering.start()
+        process = processes.start([product(), "get", "1", "--url", f"http://127.0.0.1:{server.server_port}"])
+        part = home / "disk.part"
+        while process.running and (not part.exists() or part.stat().st_size < len(HalfServer.data) // 3):
+            time.sleep(0.02)
+        process.send(signal.SIGINT)
+        assert process.wait() == 130
+        HalfServer.released.set()
+        server.shutdown()
+        answering.join()
+    assert process.log().strip() == ""
+    arrived = part.read_bytes()
+    assert len(arrived) > len(HalfServer.data) // 3
+    assert HalfServer.data.startswith(arrived)
+    assert not (home / "disk").exists()
 
 
 def test_a_terminal_gets_titles_human_sizes_and_colours(cli: Cli, home: Path) -> None:
@@ -277,9 +322,10 @@ def test_a_server_with_users_says_that_there_are_none(home: Path, processes: Pro
     assert server.ask("POST", "/images/", {"x-image-meta-name": "a", "x-image-meta-type": "raw"}).status == 401
 
 
-def test_an_address_that_is_taken_is_one_line(cli: Cli) -> None:
+def test_an_address_that_is_taken_is_one_line(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ran = cli("serve", "--listen", f"127.0.0.1:{taken.getsockname()[1]}", expect=2)
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        ran = run([product(), "serve", "--data", home / "data", "--listen", listen], expect=2)
     assert "another program listens there" in ran.err
     assert ran.err.count("\n") == 1
 
