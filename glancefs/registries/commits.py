@@ -20,7 +20,7 @@ from typing import Final, Generic, TypeVar, cast
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from glancefs.errors import GlancefsError, RegistryUnavailable
-from glancefs.model import ImageStatus
+from glancefs.model import Image, ImageStatus
 from glancefs.registries.schema import counters, holdings
 from glancefs.registries.sqlite import SqliteDatabase, translated
 
@@ -72,12 +72,14 @@ class Transaction:
         """Never give this number again, nor those below it."""
         self._next_id = number + 1
 
-    def hold(self, *, status: str, store: str, size: int, images: int) -> None:
-        """Count images of one kind and size: 1 for one more, -1 for one less. Deleted ones don't count."""
-        if status != ImageStatus.DELETED:
-            counted, high, low = self._held.get((status, store), (0, 0, 0))
-            more = images, images * (size >> 32), images * (size & 0xFFFFFFFF)
-            self._held[status, store] = counted + more[0], high + more[1], low + more[2]
+    def hold(self, image: Image, *, images: int) -> None:
+        """Count such an image: 1 for one more, -1 for one less. Deleted ones don't count."""
+        if image.status is not ImageStatus.DELETED:
+            kind = str(image.status), image.store
+            counted, high, low = self._held.get(kind, (0, 0, 0))
+            # Halves of sizes: the sum of whole ones may be larger than the database's numbers.
+            high, low = high + images * (image.size >> 32), low + images * (image.size & 0xFFFFFFFF)
+            self._held[kind] = counted + images, high, low
 
     def write_down(self) -> None:
         """Write what was counted, if anything changed."""
@@ -97,14 +99,15 @@ Change = Callable[[Transaction], Outcome]
 class _Job(Generic[Outcome]):
     """A change on its way through. Its owner sleeps until there is an outcome, or until it is to lead."""
 
-    __slots__ = ("_change", "_news", "_outcome", "error", "leads")
+    __slots__ = ("_change", "_news", "_outcome", "_refusal", "error", "leads")
 
     def __init__(self, change: Change[Outcome]) -> None:
         self._change = change
         self._outcome: Outcome | None = None
+        self._refusal: GlancefsError | None = None
         self._news = Lock()
         self._news.acquire()
-        self.error: Exception | None = RegistryUnavailable("The registry was interrupted.")
+        self.error: Exception | None = RegistryUnavailable("The change was interrupted before it was made.")
         self.leads = False
 
     def wait(self) -> None:
@@ -115,11 +118,15 @@ class _Job(Generic[Outcome]):
 
     def attempt(self, transaction: Transaction) -> None:
         """Make the change, or keep the refusal for its owner; other errors are the transaction's."""
+        self._refusal = None
         try:
             self._outcome = self._change(transaction)
-            self.error = None
         except GlancefsError as error:
-            self.error = error
+            self._refusal = error
+
+    def confirm(self) -> None:
+        """Let the attempt count: what it did is on the disk."""
+        self.error = self._refusal
 
     def answer(self) -> Outcome:
         if self.error is not None:
@@ -200,6 +207,7 @@ class GroupCommit:
         try:
             connection = self._begin()
         except Exception as error:  # noqa: BLE001 - whatever it is, the owners of the jobs are to know
+            self._disconnect()
             for job in batch:
                 job.error = translated(error)
             return
@@ -227,6 +235,8 @@ class GroupCommit:
             transaction.write_down()
             self._database.end_writing(connection, commit=True)
             committed = True
+            for job in batch:
+                job.confirm()
         finally:
             if not committed:
                 self._roll_back(connection)

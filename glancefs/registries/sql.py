@@ -16,14 +16,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
-from glancefs.errors import Duplicate, ImageNotFound, StaleImage
+from glancefs.errors import Duplicate, ImageNotFound, InvalidQuery, StaleImage
 from glancefs.model import Image, ImageStatus, Location
 from glancefs.registries.base import Changes, Holdings, ImageQuery
 from glancefs.registries.commits import GroupCommit, Transaction
 from glancefs.registries.lists import Lists
-from glancefs.registries.rows import IMAGE_COLUMNS, image_of, properties_of, property_digests, values_of
+from glancefs.registries.rows import IMAGE_COLUMNS, image_of, property_digests, values_of
 from glancefs.registries.schema import counters, holdings, image_properties, images
 from glancefs.registries.sqlite import SqliteDatabase
 from glancefs.registries.upgrade import check_schema, upgrade
@@ -31,9 +31,8 @@ from glancefs.registries.upgrade import check_schema, upgrade
 _GET: Final = select(*IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id"))
 _ADD: Final = insert(images)
 _REPLACE: Final = update(images).where(images.c.id == bindparam("wanted_id"))
-_STATE: Final = select(
-    images.c.seq, images.c.revision, images.c.status, images.c.store, images.c.size, images.c.properties
-).where(images.c.id == bindparam("wanted_id"))
+_CURRENT: Final = select(images.c.seq, *IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id"))
+_IS_TAKEN: Final = select(images.c.seq).where(images.c.id == bindparam("wanted_id"))
 _TAKEN: Final = select(images.c.id).where(images.c.id.in_(bindparam("ids", expanding=True)))
 _ADD_PROPERTY: Final = insert(image_properties)
 _REMOVE_PROPERTY: Final = delete(image_properties).where(
@@ -83,16 +82,23 @@ class SqlRegistry:
 
     def get(self, image_id: str) -> Image:
         """See `Registry.get`."""
-        with self._database.reading() as connection:
-            row = connection.execute(_GET, {"wanted_id": image_id}).one_or_none()
+        try:
+            with self._database.reading() as connection:
+                row = connection.execute(_GET, {"wanted_id": image_id}).one_or_none()
+        except UnicodeError:
+            # No database holds such a text, so no image has it.
+            row = None
         if row is None:
             raise ImageNotFound.by_id(image_id)
         return image_of(row)
 
     def find(self, query: ImageQuery) -> Sequence[Image]:
         """See `Registry.find`."""
-        with self._database.reading() as connection:
-            return self._lists.page(connection, query)
+        try:
+            with self._database.reading() as connection:
+                return self._lists.page(connection, query)
+        except UnicodeError:
+            raise InvalidQuery("The query holds bytes that are no text.") from None
 
     def replace(self, image: Image, *, expected_revision: int) -> Image:
         """See `Registry.replace`."""
@@ -149,67 +155,72 @@ class SqlRegistry:
 
 
 def _add(transaction: Transaction, image: Image) -> Image:
-    if image.id and transaction.connection.execute(_TAKEN, {"ids": [image.id]}).first():
+    if image.id and _is_taken(transaction, image.id):
         raise Duplicate(f"There is, or was, an image {image.id!r}.")
     image_id = image.id or _generated_id(transaction)
     revision = transaction.next_revision()
     added = replace(image, id=image_id, revision=revision)
     transaction.connection.execute(_ADD, values_of(added) | {"seq": revision})
     _add_properties(transaction, revision, property_digests(added.properties))
-    transaction.hold(status=added.status, store=added.store, size=added.size, images=1)
+    transaction.hold(added, images=1)
     return added
 
 
+def _is_taken(transaction: Transaction, image_id: str) -> bool:
+    return transaction.connection.execute(_IS_TAKEN, {"wanted_id": image_id}).first() is not None
+
+
 def _generated_id(transaction: Transaction) -> str:
-    """Take the next whole number that nobody took. Sought in a larger step: users may have taken many in a row."""
-    step = 1
+    """Take the next whole number that nobody took. Sought in larger steps: users may have taken many in a row."""
+    (number,) = transaction.next_numbers(1)
+    transaction.use_number(number)
+    if not _is_taken(transaction, str(number)):
+        return str(number)
     while True:
-        numbers = transaction.next_numbers(step)
+        numbers = transaction.next_numbers(_AT_ONCE)
         taken = set(transaction.connection.execute(_TAKEN, {"ids": [str(number) for number in numbers]}).scalars())
         for number in numbers:
             transaction.use_number(number)
             if str(number) not in taken:
                 return str(number)
-        step = _AT_ONCE
 
 
 def _replace(transaction: Transaction, image: Image, expected_revision: int) -> Image:
-    before = _state(transaction, image.id, expected_revision)
-    replaced = replace(image, revision=transaction.next_revision())
-    transaction.connection.execute(_REPLACE, values_of(replaced) | {"wanted_id": image.id})
-    old, new = property_digests(properties_of(before.properties)), property_digests(replaced.properties)
-    gone = [{"old_digest": digest, "old_seq": before.seq} for digest in old - new]
+    seq, before = _current(transaction, image.id, expected_revision)
+    after = replace(image, revision=transaction.next_revision())
+    transaction.connection.execute(_REPLACE, values_of(after) | {"wanted_id": image.id})
+    old, new = property_digests(before.properties), property_digests(after.properties)
+    gone = [{"old_digest": digest, "old_seq": seq} for digest in old - new]
     if gone:
         transaction.connection.execute(_REMOVE_PROPERTY, gone)
-    _add_properties(transaction, before.seq, new - old)
-    transaction.hold(status=before.status, store=before.store, size=before.size, images=-1)
-    transaction.hold(status=replaced.status, store=replaced.store, size=replaced.size, images=1)
-    return replaced
+    _add_properties(transaction, seq, new - old)
+    transaction.hold(before, images=-1)
+    transaction.hold(after, images=1)
+    return after
 
 
 def _delete(transaction: Transaction, image_id: str, expected_revision: int, deleted_at: datetime) -> Image:
-    before = _state(transaction, image_id, expected_revision)
-    image = image_of(transaction.connection.execute(_GET, {"wanted_id": image_id}).one())
+    _, before = _current(transaction, image_id, expected_revision)
     tombstone = replace(
-        image,
+        before,
         status=ImageStatus.DELETED,
         deleted_at=deleted_at,
         location=None,
         revision=transaction.next_revision(),
     )
     transaction.connection.execute(_REPLACE, values_of(tombstone) | {"wanted_id": image_id})
-    transaction.hold(status=before.status, store=before.store, size=before.size, images=-1)
+    transaction.hold(before, images=-1)
     return tombstone
 
 
-def _state(transaction: Transaction, image_id: str, expected_revision: int) -> Row[*tuple[Any, ...]]:
-    """Give what a change must know of the image as it is, which is to be at the expected revision."""
-    row = transaction.connection.execute(_STATE, {"wanted_id": image_id}).one_or_none()
+def _current(transaction: Transaction, image_id: str, expected_revision: int) -> tuple[int, Image]:
+    """Give the ``seq`` of an image, and the image, which is to be at the expected revision."""
+    row = transaction.connection.execute(_CURRENT, {"wanted_id": image_id}).one_or_none()
     if row is None or row.status == ImageStatus.DELETED:
         raise ImageNotFound.by_id(image_id)
     if row.revision != expected_revision:
         raise StaleImage(f"The image {image_id!r} was changed by somebody else.")
-    return row
+    return row.seq, image_of(row[1:])
 
 
 def _add_properties(transaction: Transaction, seq: int, digests: Collection[str]) -> None:
