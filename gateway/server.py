@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.http.access import Observer
+from gateway.http.balance import Share
 from gateway.http.engine import Engine
 from gateway.http.limits import Limits
 from gateway.http.listen import Address, bind
@@ -81,7 +82,7 @@ class Server:
             if self._workers > 1:
                 return Supervisor(
                     workers=self._workers,
-                    serve=lambda _, signals, started: self._serve(listener, tls, signals, started),
+                    serve=lambda share, signals, started: self._serve(listener, tls, signals, started, share),
                     listener=listener,
                     ready=self._announce,
                     shutdown_timeout=self._shutdown_timeout,
@@ -94,10 +95,15 @@ class Server:
             self._remove_socket()
 
     def _serve(
-        self, listener: socket.socket, tls: Tls | None, signals: StopSignals, started: Callable[[], None]
+        self,
+        listener: socket.socket,
+        tls: Tls | None,
+        signals: StopSignals,
+        started: Callable[[], None],
+        share: Share | None = None,
     ) -> None:
         """Serve in this process until a signal comes."""
-        self._start_engine(listener, tls)
+        self._start_engine(listener, tls, share)
         started()
         signals.wait()
         self._end()
@@ -110,7 +116,7 @@ class Server:
             raise ConfigError("Several workers need a process of their own.")
         tls = self._load_tls()
         listener, self._bound = bind(self._wanted)
-        self._start_engine(listener, tls)
+        self._start_engine(listener, tls, None)
         self._announce()
 
     def stop(self) -> None:
@@ -143,7 +149,7 @@ class Server:
 
     # -- parts
 
-    def _start_engine(self, listener: socket.socket, tls: Tls | None) -> None:
+    def _start_engine(self, listener: socket.socket, tls: Tls | None, share: Share | None) -> None:
         assert self._bound is not None  # noqa: S101  (bound by the callers)
         self._app = self._app_factory()
         self._engine = Engine(
@@ -153,7 +159,7 @@ class Server:
             limits=self._limits,
             tls=tls,
             observer=self._observer,
-            multiprocess=self._workers > 1,
+            share=share,
         )
         self._engine.start()
 

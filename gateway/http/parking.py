@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 
 from cheroot.connections import ConnectionManager
 
+from gateway.http.balance import Share
 from gateway.http.connection import Connection, Stage
+from gateway.http.pool import STALL
 
 if TYPE_CHECKING:
     from gateway.http.engine import Engine
@@ -39,8 +41,11 @@ _ONCE_OUT = select.EPOLLOUT | select.EPOLLONESHOT
 class Parking(ConnectionManager):
     """cheroot's connection manager on an epoll of its own: one system call to park, none to wake."""
 
-    def __init__(self, *, engine: Engine, listener: socket.socket) -> None:
+    def __init__(self, *, engine: Engine, listener: socket.socket, share: Share | None) -> None:
         self._engine = engine
+        self._share = share
+        self._listens_again = 0.0
+        """When to look at the listening socket again; 0 while it is looked at."""
         self._listener = listener
         self._listener_fd = listener.fileno()
         self._epoll = select.epoll()
@@ -70,6 +75,7 @@ class Parking(ConnectionManager):
         """Take note that a connection is about to be closed."""
         if self._connections.get(conn.wire.fd) is conn:
             del self._connections[conn.wire.fd]
+            self._report()
 
     def wake(self) -> None:
         """Make the selector thread look around."""
@@ -79,6 +85,8 @@ class Parking(ConnectionManager):
     def stop_accepting(self) -> None:
         """Refuse new connections, and end those that wait without a request."""
         self._accepting = False
+        if self._share is not None:
+            self._share.leave()
         self.wake()
 
     def stop(self) -> None:
@@ -99,10 +107,12 @@ class Parking(ConnectionManager):
 
     def run(self, expiration_interval: float = _TICK) -> None:
         """Wake connections until `stop` is called."""
+        self._report()
         swept = time.monotonic()
+        backlog = False
         while not self._ended:
             tick = expiration_interval if self._connections else _IDLE_TICK
-            for fd, _ in self._epoll.poll(tick, _EVENTS):
+            for fd, _ in self._epoll.poll(STALL if backlog or self._listens_again else tick, _EVENTS):
                 if fd == self._listener_fd:
                     self._accept()
                 elif fd == self._wake_fd:
@@ -111,6 +121,9 @@ class Parking(ConnectionManager):
                 else:
                     self._ready(fd)
             now = time.monotonic()
+            backlog = self._engine.requests.tend(now)
+            if self._listens_again and now >= self._listens_again:
+                self._listen(again=0.0)
             if now - swept >= expiration_interval:
                 swept = now
                 self._expire(now)
@@ -152,6 +165,9 @@ class Parking(ConnectionManager):
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS):
+            if self._share is not None and not self._share.may_take(time.monotonic()):
+                self._listen(again=time.monotonic() + STALL)
+                return
             try:
                 sock, address = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -166,6 +182,16 @@ class Parking(ConnectionManager):
                 continue
             self._welcome(sock, address)
 
+    def _listen(self, *, again: float) -> None:
+        """Leave the listening socket to other workers until then; 0 looks at it."""
+        self._listens_again = again
+        if self._listener_fd >= 0:
+            self._epoll.modify(self._listener_fd, 0 if again else select.EPOLLIN)
+
+    def _report(self) -> None:
+        if self._share is not None and self._accepting:
+            self._share.report(len(self._connections))
+
     def _welcome(self, sock: socket.socket, address: object) -> None:
         sock.settimeout(0)
         if self._engine.ssl_adapter is not None:
@@ -173,6 +199,7 @@ class Parking(ConnectionManager):
         conn = Connection(engine=self._engine, sock=sock, address=address)
         conn.parked = True
         self._connections[conn.wire.fd] = conn
+        self._report()
         self._epoll.register(conn.wire.fd, _ONCE_IN)
 
     def _make_room(self) -> bool:

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes at one address get equal shares, and the threads of one process are used as needed."""
+
+import collections
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from gateway.http.balance import Balance
+from tests.edge.conftest import Serve
+from tests.support.processes import Processes
+from tests.support.rawhttp import RawClient
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_connections_that_are_kept_are_shared_out_evenly(processes: Processes) -> None:
+    process = processes.start([sys.executable, "-m", "tests.support.doorway", "127.0.0.1:0", "2", "5"])
+    port = int(process.wait_for_line(r"^ready http://127\.0\.0\.1:(\d+)$")[1])
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(("127.0.0.1", port))) for _ in range(16)]
+        shares = collections.Counter(client.ask(GET).body for client in clients)
+    assert len(shares) == 2
+    assert min(shares.values()) >= 4
+
+
+def test_a_worker_takes_what_is_its_turn_and_what_nobody_takes() -> None:
+    balance = Balance(workers=3)
+    first, second = balance.share(0), balance.share(1)
+    assert first.may_take(0.0)
+    first.report(2)
+    second.report(1)
+    assert second.may_take(10.0)
+    assert not first.may_take(10.0)
+    assert not first.may_take(10.01)
+    assert first.may_take(10.03)
+    assert not first.may_take(20.0)
+    second.leave()
+    assert first.may_take(20.01)
+
+
+def test_requests_that_wait_elsewhere_do_not_wait_for_each_other(serve: Serve) -> None:
+    together = threading.Barrier(16)
+
+    def app(_environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        together.wait(20)
+        start_response("200 OK", [])
+        return []
+
+    served = serve(app)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(served.connect()) for _ in range(16)]
+        for client in clients:
+            client.send(GET)
+        assert [client.answer().status for client in clients] == [200] * 16
+
+
+def test_threads_are_not_started_without_need(serve: Serve) -> None:
+    served = serve(lambda _environ, start: start("200 OK", []) and [])
+    before = threading.active_count()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(served.connect()) for _ in range(50)]
+        for _ in range(20):
+            for client in clients:
+                client.send(GET)
+            assert {client.answer().status for client in clients} == {200}
+        assert threading.active_count() - before < 40
+
+
+def test_an_idle_server_does_not_spin(serve: Serve) -> None:
+    served = serve(lambda _environ, start: start("200 OK", []) and [])
+    with served.connect() as client:
+        assert client.ask(GET).status == 200
+        before = time.process_time()
+        threading.Event().wait(1)
+        assert time.process_time() - before < 0.5
