@@ -116,7 +116,12 @@ class Server:
             raise ConfigError("Several workers need a process of their own.")
         tls = self._load_tls()
         listener, self._bound = bind(self._wanted)
-        self._start_engine(listener, tls, None)
+        try:
+            self._start_engine(listener, tls, None)
+        except BaseException:
+            listener.close()
+            self._remove_socket()
+            raise
         self._announce()
 
     def stop(self) -> None:

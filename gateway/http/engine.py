@@ -130,6 +130,10 @@ class Engine(HTTPServer):
         """Log what cheroot's own parts have to say."""
         self.log.log(level, "%s", msg, exc_info=traceback)
 
+    def clear_stats(self) -> None:
+        """Keep no statistics; cheroot would hang them on the logging module."""
+        self.stats = {"Enabled": False, "Worker Threads": {}}
+
     # -- start and stop
 
     def start(self) -> None:

@@ -53,6 +53,8 @@ class Parking(ConnectionManager):
         self._connections: dict[int, Connection] = {}
         self._accepting = True
         self._ended = False
+        self._backlog = False
+        self._swept = 0.0
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._epoll.register(self._listener_fd, select.EPOLLIN)
 
@@ -108,25 +110,33 @@ class Parking(ConnectionManager):
     def run(self, expiration_interval: float = _TICK) -> None:
         """Wake connections until `stop` is called."""
         self._report()
-        swept = time.monotonic()
-        backlog = False
+        self._swept = time.monotonic()
         while not self._ended:
-            tick = expiration_interval if self._connections else _IDLE_TICK
-            for fd, _ in self._epoll.poll(STALL if backlog or self._listens_again else tick, _EVENTS):
-                if fd == self._listener_fd:
-                    self._accept()
-                elif fd == self._wake_fd:
-                    os.eventfd_read(self._wake_fd)
-                    self._end_listening()
-                else:
-                    self._ready(fd)
-            now = time.monotonic()
-            backlog = self._engine.requests.tend(now)
-            if self._listens_again and now >= self._listens_again:
-                self._listen(again=0.0)
-            if now - swept >= expiration_interval:
-                swept = now
-                self._expire(now)
+            try:
+                self._round(expiration_interval)
+            except Exception:
+                self._engine.log.exception("the selector stumbled")
+                time.sleep(_FULL_PAUSE)
+
+    def _round(self, interval: float) -> None:
+        """Wait for what comes first, and do what is due."""
+        tick = interval if self._connections else _IDLE_TICK
+        soon = self._backlog or self._listens_again
+        for fd, _ in self._epoll.poll(STALL if soon else tick, _EVENTS):
+            if fd == self._listener_fd:
+                self._accept()
+            elif fd == self._wake_fd:
+                os.eventfd_read(self._wake_fd)
+                self._end_listening()
+            else:
+                self._ready(fd)
+        now = time.monotonic()
+        self._backlog = self._engine.requests.tend(now)
+        if self._listens_again and now >= self._listens_again:
+            self._listen(again=0.0)
+        if now - self._swept >= interval:
+            self._swept = now
+            self._expire(now)
 
     def _ready(self, fd: int) -> None:
         conn = self._connections.get(fd)
@@ -203,11 +213,11 @@ class Parking(ConnectionManager):
         self._epoll.register(conn.wire.fd, _ONCE_IN)
 
     def _make_room(self) -> bool:
-        """Close the connection that has been waiting longest without a request. False when there is none."""
-        idle = [conn for conn in self._connections.values() if conn.parked and conn.stage is Stage.IDLE]
-        if not idle:
+        """Close one that waits, rather without a request than amid one, and the oldest. False when none waits."""
+        waiting = [conn for conn in self._connections.values() if conn.parked]
+        if not waiting:
             return False
-        oldest = min(idle, key=lambda conn: conn.deadline)
+        oldest = min(waiting, key=lambda conn: (conn.stage is not Stage.IDLE, conn.deadline))
         oldest.parked = False
         oldest.close()
         return True
