@@ -126,7 +126,7 @@ class Engine(HTTPServer):
         """Take note that a connection is about to be closed."""
         self.parking.forget(conn)
 
-    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:  # noqa: FBT001, FBT002  (cheroot's signature)
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:  # noqa: FBT001, FBT002  (as cheroot calls it)
         """Log what cheroot's own parts have to say."""
         self.log.log(level, "%s", msg, exc_info=traceback)
 
