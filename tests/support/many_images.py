@@ -86,6 +86,7 @@ def _insert(connection: sqlite3.Connection, images: Iterable[Image]) -> int:
     properties: list[tuple[str, int]] = []
     named = ("id", *[row[1] for row in connection.execute("PRAGMA table_info(images)") if row[1] != "id"])
     places = ", ".join(f":{name}" for name in named)
-    done = connection.executemany(f"INSERT INTO images ({', '.join(named)}) VALUES ({places})", rows())  # noqa: S608
+    into = f"INSERT INTO images ({', '.join(named)}) VALUES ({places})"  # noqa: S608 - the names are the schema's
+    done = connection.executemany(into, rows())
     connection.executemany("INSERT INTO image_properties (digest, seq) VALUES (?, ?)", sorted(properties))
     return done.rowcount
