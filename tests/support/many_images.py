@@ -69,6 +69,11 @@ def fill(database: Path, images: Iterable[Image]) -> int:
         count = _insert(connection, images)
         for _, sql in kept:
             connection.execute(sql)
+        connection.execute(
+            "INSERT INTO holdings (status, store, images, size_high, size_low)"
+            " SELECT status, store, count(*), sum(size >> 32), sum(size & 0xFFFFFFFF) FROM images"
+            " WHERE shelf IS NOT NULL GROUP BY status, store"
+        )
         connection.execute("UPDATE counters SET revision = ?, next_id = ?", (count, count + 1))
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
