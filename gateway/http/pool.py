@@ -51,6 +51,16 @@ class _Worker(WorkerThread):
         self.fresh = True
         """It was not started yet."""
 
+    def run(self) -> None:
+        """Work until the pool ends. What fails costs its connection, and not, as cheroot would have it, the server."""
+        while True:
+            try:
+                self._process_connections_until_interrupted()  # type: ignore[attr-defined]  # left out by the stub
+            except BaseException:
+                self.server.log.exception("a worker failed, and goes on")
+            else:
+                return
+
 
 class Pool(ThreadPool):
     """cheroot's pool, with a queue that wakes no more threads than are of use."""
@@ -124,6 +134,7 @@ class Pool(ThreadPool):
         """Give the calling worker its next connection, however long that takes to come."""
         me = threading.current_thread()
         assert isinstance(me, _Worker)  # noqa: S101  (only the pool's own threads call this)
+        sleeps = False
         with self._lock:
             if me.next is None:
                 self._running -= me.counted
@@ -134,7 +145,9 @@ class Pool(ThreadPool):
                     self._set(me)
                 else:
                     self._idle.append(me)
-        if me.next is None:
+                    sleeps = True
+        # Who is among the idle is woken by the bell and by nothing else, however soon there is something to do.
+        if sleeps:
             me.bell.acquire()
         task, me.next = me.next, None
         return task

@@ -6,8 +6,10 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import pytest
 
 from gateway.http.balance import Balance
 from tests.edge.conftest import Serve
@@ -68,6 +70,60 @@ def test_there_are_never_more_threads_than_the_limits_say(serve: Serve) -> None:
                 client.send(GET)
             assert {client.answer().status for client in clients} == {200}
         assert 1 <= threading.active_count() - before <= 4
+
+
+class _Meddling:
+    """A lock after which, once, something happens before its holder goes on."""
+
+    def __init__(self, lock: threading.Lock, meddle: Callable[[], bool]) -> None:
+        self._lock = lock
+        self._meddle: Callable[[], bool] | None = meddle
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        meddle, self._meddle = self._meddle, None
+        if meddle is not None and not meddle():
+            self._meddle = meddle
+
+
+def test_a_worker_that_is_woken_before_it_sleeps_is_woken_once(serve: Serve) -> None:
+    served = serve(lambda _environ, start: start("200 OK", []) and [])
+    pool = served.engine.requests
+    with served.connect() as first, served.connect() as second:
+
+        def give_it_more_to_do() -> bool:
+            if not pool._idle:
+                return False
+            second.send(GET)
+            deadline = time.monotonic() + 20
+            while pool._idle and time.monotonic() < deadline:
+                threading.Event().wait(0.001)
+            return True
+
+        pool._lock = cast("threading.Lock", _Meddling(pool._lock, give_it_more_to_do))
+        assert first.ask(GET).status == 200
+        assert second.answer().status == 200
+        assert [first.ask(GET).status for _ in range(5)] == [200] * 5
+
+
+@pytest.mark.expect_log("a worker failed")
+def test_a_worker_that_fails_does_not_end_the_server(serve: Serve) -> None:
+    def observer(**_: object) -> None:
+        if not failed:
+            failed.append(True)
+            raise SystemExit("an observer that ends the process")
+
+    failed: list[bool] = []
+    served = serve(lambda _environ, start: start("200 OK", []) and [], observer=observer)
+    with served.connect() as client:
+        client.send(GET)
+        assert client.answer().status == 200
+    for _ in range(3):
+        with served.connect() as client:
+            assert client.ask(GET).status == 200
 
 
 def test_an_idle_server_does_not_spin(serve: Serve) -> None:
