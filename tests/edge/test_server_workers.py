@@ -29,6 +29,13 @@ def test_connections_that_are_kept_are_shared_out_evenly(processes: Processes) -
     assert min(shares.values()) >= 4
 
 
+def test_a_thread_that_computes_gives_way_soon(processes: Processes) -> None:
+    process = processes.start([sys.executable, "-m", "tests.support.doorway", "127.0.0.1:0", "1", "5"])
+    port = int(process.wait_for_line(r"^ready http://127\.0\.0\.1:(\d+)$")[1])
+    with RawClient(("127.0.0.1", port)) as client:
+        assert float(client.ask(GET.replace(b"/", b"/switch-interval", 1)).body) < 0.001
+
+
 def test_a_worker_takes_what_is_its_turn_and_what_nobody_takes() -> None:
     balance = Balance(workers=3)
     first, second = balance.share(0), balance.share(1)
