@@ -63,7 +63,7 @@ class Supervisor:
     _log: logging.Logger = field(default_factory=lambda: logging.getLogger("glancefs.gateway"))
 
     def run(self) -> int:
-        """Serve until a signal asks to stop. Gives 0 after a clean stop. Raises ConfigError when a worker can't start."""
+        """Serve until told to stop. Gives 0 after a clean stop. Raises ConfigError when a worker can't start."""
         self._lifeline = os.pipe2(os.O_CLOEXEC)
         self._balance = Balance(workers=self.workers)
         self._places = [_Place(number=number) for number in range(self.workers)]
