@@ -36,7 +36,7 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Final, cast
 
-from glancefs.errors import DataMissing, StoreFull
+from glancefs.errors import DataMissing, StoreFull, StoreUnavailable
 from glancefs.model import Location
 from glancefs.stores.base import Capabilities, Source, Space, Stored, Swept
 from glancefs.stores.disk import Disk, border, make_folder, sync_folder
@@ -98,6 +98,7 @@ class FileStore:
         self._uploads: Final[set[_Upload]] = set()
         self._uploads_lock: Final = Lock()
         self._durable_folders: Final[set[Path]] = set()
+        self._root = self._find_root()
 
     @property
     def staging_folder(self) -> Path:
@@ -119,6 +120,7 @@ class FileStore:
             self._end(claim)
 
     def _take_claim(self) -> _Claim:
+        self._check_root()
         while True:
             key = secrets.token_hex(16)
             path = self._incoming_path(key)
@@ -126,6 +128,7 @@ class FileStore:
                 descriptor = os.open(path, _WRITE | os.O_CREAT | os.O_EXCL, 0o600)
             except FileNotFoundError:
                 make_folder(self._incoming, sync=self._sync)
+                self._root = self._find_root()
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -161,6 +164,7 @@ class FileStore:
             return False
         # Files move from the first place to the second only, so looking in this order misses none.
         with self._border("looking for an upload"):
+            self._check_root()
             for path in (self._incoming_path(location.key), self._data_path(location.key)):
                 with suppress(FileNotFoundError), _opened(path, _READ) as descriptor:
                     return not _lock(descriptor, fcntl.LOCK_SH)
@@ -288,6 +292,7 @@ class FileStore:
         except OSError as error:
             # ELOOP: open(2) tells so that a symbolic link, which is not followed, lies in the place of the data.
             if error.errno in {errno.ENOENT, errno.ELOOP}:
+                self._check_root()
                 raise _missing(location) from None
             raise
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -302,6 +307,7 @@ class FileStore:
             try:
                 status = self._data_path(location.key).lstat()
             except FileNotFoundError:
+                self._check_root()
                 raise _missing(location) from None
         if not stat.S_ISREG(status.st_mode):
             raise _missing(location)
@@ -320,6 +326,7 @@ class FileStore:
         return Space(total=total, free=free)
 
     def _free_and_total(self) -> tuple[int, int]:
+        self._check_root()
         try:
             status = os.statvfs(self._path)
         except FileNotFoundError:
@@ -335,6 +342,7 @@ class FileStore:
         Looks at the files one folder after the other and holds no more than a batch of their names.
         """
         with self._border("sweeping"):
+            self._check_root()
             uploads = _Tally()
             for key in _names(self._incoming, _KEY):
                 uploads.count(self._remove_unclaimed(self._incoming_path(key), _always))
@@ -373,7 +381,24 @@ class FileStore:
             _log.warning("Store %r can't sweep %s: %s", self.scheme, path, error)
             return None
 
-    # Names
+    # Places
+
+    def _find_root(self) -> tuple[int, int] | None:
+        with self._border("looking at its folder"):
+            try:
+                status = self._path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return status.st_dev, status.st_ino
+
+    def _check_root(self) -> None:
+        """See that our folder is the one it was. Raises StoreUnavailable.
+
+        In the place of a disk that was unmounted is a folder too, and what went there would be hidden later.
+        """
+        if self._root is not None and self._find_root() != self._root:
+            _log.error("Store %r: %s is not the folder that it was; is its disk mounted?", self.scheme, self._path)
+            raise StoreUnavailable(f"The folder of the store {self.scheme!r} is gone.")
 
     def _location(self, key: str) -> Location:
         return Location(store=self.scheme, key=key)

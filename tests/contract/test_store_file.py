@@ -201,6 +201,33 @@ def test_a_folder_that_is_none_is_an_unavailable_store(store: FileStore, folder:
     assert str(folder) not in str(raised.value)
 
 
+@pytest.mark.expect_log("is not the folder that it was; is its disk mounted?")
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_folder_that_is_taken_away_is_not_made_anew(
+    store: FileStore, folder: Path, tmp_path: Path, *, is_replaced: bool
+) -> None:
+    stored = put(store, b"data")
+    folder.rename(tmp_path / "away")
+    if is_replaced:
+        folder.mkdir()
+    for use in (
+        lambda: put(store, b"more"),
+        lambda: read(store, stored),
+        lambda: store.size(stored.location),
+        lambda: store.is_claimed(stored.location),
+        lambda: store.sweep(lambda _: ()),
+        store.space,
+    ):
+        with pytest.raises(StoreUnavailable, match="is gone"):
+            use()
+    if is_replaced:
+        assert not list(folder.iterdir())
+        folder.rmdir()
+    (tmp_path / "away").rename(folder)
+    assert read(store, stored) == b"data"
+    put(store, b"more")
+
+
 @pytest.mark.needs("root")
 @pytest.mark.expect_log("Store 'file' failed at .*: .*Read-only file system")
 def test_a_disk_that_became_read_only_is_an_unavailable_store_that_can_be_read(tmp_path: Path) -> None:
