@@ -162,7 +162,7 @@ class FileStore:
         # Files move from the first place to the second only, so looking in this order misses none.
         with self._border("looking for an upload"):
             for path in (self._incoming_path(location.key), self._data_path(location.key)):
-                with suppress(FileNotFoundError), _opened(path) as descriptor:
+                with suppress(FileNotFoundError), _opened(path, _READ) as descriptor:
                     return not _lock(descriptor, fcntl.LOCK_SH)
         return False
 
@@ -320,8 +320,11 @@ class FileStore:
         return Space(total=total, free=free)
 
     def _free_and_total(self) -> tuple[int, int]:
-        make_folder(self._path, sync=self._sync)
-        status = os.statvfs(self._path)
+        try:
+            status = os.statvfs(self._path)
+        except FileNotFoundError:
+            make_folder(self._path, sync=self._sync)
+            status = os.statvfs(self._path)
         return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
     # Sweeping
@@ -354,7 +357,8 @@ class FileStore:
     def _remove_unclaimed(self, path: Path, is_unwanted: Callable[[], bool]) -> int | None:
         """Remove a file if nobody claims it and it is unwanted even under our lock. Gives the bytes freed, or None."""
         try:
-            with _opened(path) as descriptor:
+            # Open for writing: NFS grants exclusive locks to nobody else.
+            with _opened(path, _WRITE) as descriptor:
                 if not _lock(descriptor, fcntl.LOCK_EX):
                     return None
                 status = os.fstat(descriptor)
@@ -424,8 +428,8 @@ def _lock(descriptor: int, kind: int) -> bool:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, _READ)
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags)
     try:
         yield descriptor
     finally:

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The promise about crashes: what was answered is there, whenever the server is killed, and nothing half is seen.
+
+Each round starts a server on what the last one left, holds everything against the ledger, sends mixed traffic from many
+clients, and kills all processes of the server at a random moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import time
+from collections.abc import Mapping
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from glancefs.assembly import Assembly, assemble
+from glancefs.audit import audit
+from glancefs.config import Config
+from glancefs.stores.base import Swept
+from glancefs.sweep import sweep
+from tests.e2e.ledger import Entry, Ledger, Payloads
+from tests.e2e.traffic import Traffic
+from tests.support.processes import Processes, product, run
+from tests.support.servers import PATIENCE, RunningServer, ask, start_server
+
+pytestmark = pytest.mark.e2e
+
+LONGEST_LIFE = 0.5
+"""The longest time in seconds for which a server works before it is killed."""
+
+
+class CrashRun:
+    """One data folder through many deaths."""
+
+    def __init__(self, *, processes: Processes, data: Path, workers: int, seed: int) -> None:
+        self._processes = processes
+        self._data = data
+        self._env = {"GLANCEFS_GATEWAY_WORKERS": str(workers)}
+        self._random = random.Random(seed)
+        self._seed = seed
+        self.ledger = Ledger(Payloads(seed=seed))
+        self.done: dict[str, int] = {}
+
+    def kill_once(self, number: int) -> None:
+        """Start, verify, send traffic, kill."""
+        server = start_server(self._processes, self._data, env=self._env)
+        self.verify(server)
+        traffic = Traffic(server=server, ledger=self.ledger, seed=self._seed + number)
+        traffic.done = self.done
+        traffic.start()
+        time.sleep(self._random.uniform(0, LONGEST_LIFE))
+        traffic.expect_death()
+        server.process.kill()
+        traffic.join()
+        assert not traffic.complaints, "\n".join([*traffic.complaints, server.process.log()[-3000:]])
+
+    def verify(self, server: RunningServer) -> None:
+        """Hold everything against the ledger, from outside and from within."""
+        wait_for_nothing_in(self._data / "images" / "incoming")
+        wrong = self.ledger.settle(listed_by(server))
+        connection = server.connect()
+        with contextlib.closing(connection):
+            for entry in self.ledger.entries.values():
+                wrong += self._complaints_about(entry, connection)
+        self.ledger.forget_the_gone()
+        wrong += damage_of(self._data)
+        assert not wrong, "\n".join([*wrong, server.process.log()[-3000:]])
+
+    def _complaints_about(self, entry: Entry, connection: HTTPConnection) -> list[str]:
+        """Ask for one image whose state is settled."""
+        if entry.id is None:
+            return []
+        reply = ask(connection, "GET" if entry.is_known_available else "HEAD", f"/images/{entry.id}")
+        if reply.status != (404 if entry.is_gone else 200):
+            return [f"{entry.name}, which is {entry.states}, is answered with {reply.status}"]
+        if entry.is_known_available and reply.body != self.ledger.data_of(entry):
+            return [f"the data of {entry.name} are others than were sent"]
+        return []
+
+    def verify_by_command(self) -> None:
+        """Hold everything against the ledger by what an operator has, with no server running."""
+        run([product(), "check", "--data", self._data])
+        before = files_below(self._data / "images")
+        run([product(), "gc", "--data", self._data])
+        assert files_below(self._data / "images") == before
+        assert len(before) == len(self.ledger.available())
+
+
+def listed_by(server: RunningServer) -> Mapping[str, Mapping[str, Any]]:
+    """Everything that the server shows, by name."""
+    reply = server.ask("GET", "/images/detail?is_public=none")
+    assert reply.status == 200, reply
+    images = reply.json["images"]
+    by_name = {image["name"]: image for image in images}
+    assert len(by_name) == len(images)
+    return by_name
+
+
+def wait_for_nothing_in(incoming: Path) -> None:
+    """Wait until the sweep at the start is through; a server without traffic has no uploads."""
+    deadline = time.monotonic() + PATIENCE
+    while incoming.is_dir() and any(incoming.iterdir()):
+        assert time.monotonic() < deadline, f"still there: {sorted(incoming.iterdir())}"
+        time.sleep(0.01)
+
+
+def damage_of(data: Path) -> list[str]:
+    """What the database, the audit and the sweep find, in words."""
+    with contextlib.closing(sqlite3.connect(data / "registry.sqlite")) as database:
+        verdict = [row[0] for row in database.execute("PRAGMA integrity_check")]
+    wrong = [] if verdict == ["ok"] else [f"the database is damaged: {verdict}"]
+    with assemble(Config.at(data)) as core:
+        wrong += [str(finding) for finding in findings_of(core, quick=True)]
+        swept = sweep(registry=core.registry, stores=core.stores)
+    if swept != Swept():
+        wrong.append(f"the sweep at the start left something: {swept}")
+    return wrong
+
+
+def findings_of(core: Assembly, *, quick: bool) -> list[object]:
+    """What the audit complains of."""
+    return list(audit(registry=core.registry, stores=core.stores, quick=quick))
+
+
+def files_below(folder: Path) -> set[Path]:
+    """All files, whatever they are."""
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def crash(processes: Processes, data: Path, *, workers: int, kills: int, seed: int) -> None:
+    """Kill a server again and again, and verify after each time."""
+    crashes = CrashRun(processes=processes, data=data, workers=workers, seed=seed)
+    for number in range(kills):
+        crashes.kill_once(number)
+    server = start_server(processes, data)
+    crashes.verify(server)
+    assert server.process.stop() == 0
+    crashes.verify_by_command()
+    # A run in which nothing happened proves nothing.
+    assert set(crashes.done) == {"add", "add_chunked", "queue", "note", "delete", "read", "list"}
+    assert sum(crashes.done.values()) > kills
+    assert crashes.ledger.available()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_answered_survives_fifty_kills(processes: Processes, tmp_path: Path, workers: int) -> None:
+    crash(processes, tmp_path / "data", workers=workers, kills=50, seed=workers)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_answered_survives_hundreds_of_kills(processes: Processes, tmp_path: Path, workers: int) -> None:
+    crash(processes, tmp_path / "data", workers=workers, kills=200, seed=int.from_bytes(os.urandom(3)))
+
+
+def test_a_killed_worker_is_replaced_and_loses_nothing(processes: Processes, tmp_path: Path) -> None:
+    server = start_server(processes, tmp_path / "data", env={"GLANCEFS_GATEWAY_WORKERS": "2"})
+    ledger = Ledger(Payloads(seed=7))
+    traffic = Traffic(server=server, ledger=ledger, seed=7)
+    traffic.start()
+    time.sleep(0.3)
+    traffic.expect_death()
+    parent, *workers = server.system_processes()
+    os.kill(workers[0].pid, signal.SIGKILL)
+    traffic.join()
+    server.process.wait_for_line(r"killed by signal 9")
+    deadline = time.monotonic() + PATIENCE
+    while len(parent.children()) < 2:
+        assert time.monotonic() < deadline, "the worker was not replaced"
+        time.sleep(0.02)
+    assert not traffic.complaints
+    settle_after_sweep(server, ledger)
+    assert server.process.stop() == 0
+
+
+def settle_after_sweep(server: RunningServer, ledger: Ledger) -> None:
+    """Hold what is there against the ledger, once somebody has swept up after the dead worker."""
+    run([product(), "gc", "--data", server.data])
+    wait_for_nothing_in(server.data / "images" / "incoming")
+    assert not ledger.settle(listed_by(server))
+    for entry in ledger.available():
+        assert server.ask("GET", f"/images/{entry.id}").body == ledger.data_of(entry)
+    assert not damage_of(server.data)
+
+
+def test_workers_end_when_their_parent_is_killed(processes: Processes, tmp_path: Path) -> None:
+    server = start_server(processes, tmp_path / "data", env={"GLANCEFS_GATEWAY_WORKERS": "2"})
+    parent, *workers = server.system_processes()
+    assert len(workers) == 2
+    os.kill(parent.pid, signal.SIGKILL)
+    for worker in workers:
+        worker.wait(PATIENCE)
+    with pytest.raises(ConnectionRefusedError):
+        server.ask("GET", "/")
