@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from glancefs.errors import GlancefsError
@@ -118,7 +119,7 @@ def _registry_state(registry: Registry) -> str:
 def _store_check(store: Store) -> Callable[[], str]:
     def state() -> str:
         folder = store.staging_folder
-        if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
+        if folder is not None and not _can_be_written(folder):
             return "can't be written"
         space = store.space()
         if space is not None and space.free < _LEAST_FREE:
@@ -126,3 +127,9 @@ def _store_check(store: Store) -> Callable[[], str]:
         return FINE
 
     return state
+
+
+def _can_be_written(folder: Path) -> bool:
+    # A store makes its folders with its first image, so what counts is the nearest one there is.
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    return os.access(existing, os.W_OK | os.X_OK)

@@ -100,7 +100,7 @@ class Server:
         self._start_engine(listener, tls)
         started()
         signals.wait()
-        self.stop()
+        self._end()
 
     # -- inside another program
 
@@ -115,6 +115,10 @@ class Server:
 
     def stop(self) -> None:
         """Finish what is under way, for at most `shutdown_timeout`, and end. A second call does nothing."""
+        self._end()
+        self._remove_socket()
+
+    def _end(self) -> None:
         engine, self._engine = self._engine, None
         if engine is None:
             return

@@ -19,7 +19,7 @@ from typing import Any, Final
 import urllib3
 from urllib3 import exceptions as failures
 
-from glancefs.errors import ChecksumMismatch, StaleImage, Unavailable
+from glancefs.errors import ChecksumMismatch, InvalidRequest, StaleImage, Unavailable
 from glancefs.headers import meta_from_headers
 from glancefs.transport import Transport
 
@@ -33,7 +33,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 class Download:
     """One image's bytes from ``start`` up to, not including, ``stop`` (None: the end), and its metadata.
 
-    Asks at once; raises what the answer tells of.
+    Asks at once; raises what the answer tells of, and InvalidRequest for a range that holds nothing.
     """
 
     def __init__(
@@ -46,6 +46,9 @@ class Download:
         tries: int = 7,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
+        if start < 0 or (stop is not None and stop <= start):
+            message = f"From byte {start} up to {stop} there is nothing to read."
+            raise InvalidRequest(message)
         self._transport = transport
         self._path = path
         self._position = start

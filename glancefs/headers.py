@@ -109,7 +109,12 @@ def meta_from_headers(headers: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 
 def typed(field: str, value: object) -> object:
-    """Give a field's value in Python's type for it; text that is none of that type stays text."""
+    """Give a field's value in Python's type for it, None for a number that is not set.
+
+    Text that is none of that type stays text.
+    """
+    if field in NUMBERS and value == "":
+        return None
     if isinstance(value, str) and field in NUMBERS and value.isascii() and value.isdigit():
         return int(value)
     if isinstance(value, str) and field in BOOLEANS and (word := value.strip().lower()) in _TRUE | _FALSE:

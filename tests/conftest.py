@@ -14,6 +14,8 @@ pytest_plugins = [
     "tests.support.logs",
     "tests.support.processes",
     "tests.support.images",
+    "tests.support.cli",
+    "tests.support.rest",
 ]
 
 # No test judges by the clock, so neither does Hypothesis; under CI the same code gives the same verdict every time.

@@ -8,7 +8,7 @@ What an application gets:
 - `environ["wsgi.input"]` is strict: `read(n)`, `readinto(buffer)` (filled whole unless the body ends), `readline`,
   iteration. A body that does not come to its proper end raises `glancefs.errors.UploadTruncated` from the reading
   method, whether the client left, stalled, sent malformed chunks or the server was stopped; an end of file is the real
-  end. `read()` without a size gives at most 16 MiB. `wsgi.input_terminated` is true.
+  end. `read()` without a size gives at most 16 MiB. `wsgi.input_terminated` is true for a chunked body.
 - `100 Continue` goes out when the application first reads; one that answers without reading never asks for the body.
   `environ["glancefs.body_awaited"]` says whether the client waits for it.
 - Among its byte chunks it may yield `gateway.http.sendfile.FileSlice(file, start, stop)`, which leaves by sendfile(2).

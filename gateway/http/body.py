@@ -81,18 +81,22 @@ class Body:
 
         Without a size, the whole rest. Raises InvalidRequest when that is more than `WHOLE_MOST` bytes.
         """
+        whole = size is None or size < 0
+        if whole and self._known_rest() > WHOLE_MOST:
+            raise _too_long()
         wanted = WHOLE_MOST + 1 if size is None or size < 0 else size
         blocks = []
         while wanted > 0:
-            block = bytearray(min(wanted, self._block_size()))
+            rest = self._known_rest()
+            block = bytearray(min(wanted, _BLOCK if rest < 0 else min(max(rest, 1), WHOLE_MOST)))
             count = self.readinto(block)
             blocks.append(bytes(memoryview(block)[:count]))
             wanted -= count
-            if count < len(block) or not block:
+            if count < len(block):
                 break
         data = blocks[0] if len(blocks) == 1 else b"".join(blocks)
-        if (size is None or size < 0) and len(data) > WHOLE_MOST:
-            raise InvalidRequest(f"The body is longer than the {WHOLE_MOST} bytes that this request may have.")
+        if whole and len(data) > WHOLE_MOST:
+            raise _too_long()
         return data
 
     def readline(self, size: int | None = -1) -> bytes:
@@ -126,8 +130,9 @@ class Body:
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.readline, b"")
 
-    def _block_size(self) -> int:
-        return _BLOCK
+    def _known_rest(self) -> int:
+        """How much can still be read; -1 when only the end will tell."""
+        return len(self._line_rest)
 
     def _next(self, view: memoryview) -> int:
         if self._failure is not None:
@@ -175,8 +180,8 @@ class KnownBody(Body):
             self._left = 0
         return not self._left
 
-    def _block_size(self) -> int:
-        return max(1, min(self._left + len(self._line_rest), WHOLE_MOST))
+    def _known_rest(self) -> int:
+        return self._left + len(self._line_rest)
 
     def _receive(self, view: memoryview) -> int:
         count = self._wire.receive_into(view[: self._left], self._pace)
@@ -199,6 +204,9 @@ class ChunkedBody(Body):
     def finished(self) -> bool:
         """Whether the last chunk and the trailers were taken off the wire."""
         return self._finished
+
+    def _known_rest(self) -> int:
+        return -1
 
     def skip_received(self) -> bool:
         """Take the end of the body when it was received and nothing but it is left."""
@@ -243,3 +251,7 @@ class ChunkedBody(Body):
         if line is None:
             raise self._ended_early()
         return line
+
+
+def _too_long() -> InvalidRequest:
+    return InvalidRequest(f"The body is longer than the {WHOLE_MOST} bytes that this request may have.")

@@ -65,6 +65,7 @@ class Connection(HTTPConnection):
         self.writable_wanted = False
         """TLS needs to send before it can go on."""
         self._searched = 0
+        self._blank_skipped = False
         self._head: Head | None = None
         self._patience = 0.0
         self._lingered = 0
@@ -153,8 +154,11 @@ class Connection(HTTPConnection):
         if self.stage is Stage.IDLE and wire.ahead():
             self.stage = Stage.HEAD
             self.deadline = time.monotonic() + self.engine.limits.head_timeout
-            if wire.buffer.startswith(b"\r\n", wire.position):  # RFC 9112, section 2.2: an empty line may come first
-                wire.position += 2
+        if not self._blank_skipped and wire.buffer.startswith(b"\r\n", wire.position):
+            # RFC 9112, section 2.2: an empty line may come first.
+            self._blank_skipped = True
+            wire.position += 2
+            self._searched = 0
         end = wire.buffer.find(_EMPTY_LINE, wire.position + self._searched)
         if end < 0:
             self._searched = max(0, wire.ahead() - 3)
@@ -224,6 +228,7 @@ class Connection(HTTPConnection):
         self.stage = Stage.IDLE
         self.expired = False
         self._searched = 0
+        self._blank_skipped = False
         self.deadline = time.monotonic() + self.engine.limits.idle_timeout
 
     def _start_linger(self) -> bool:

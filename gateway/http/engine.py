@@ -155,6 +155,7 @@ class Engine(HTTPServer):
         self.parking.stop()
         if self._selector is not None:
             self._selector.join()
+        self.requests.stop()
         self.parking.close()
 
     def _wait_until_empty(self, timeout: float) -> bool:
@@ -178,5 +179,4 @@ def _base_environ(address: Address, *, multiprocess: bool) -> WSGIEnvironment:
         "wsgi.multithread": True,
         "wsgi.multiprocess": multiprocess,
         "wsgi.run_once": False,
-        "wsgi.input_terminated": True,
     }

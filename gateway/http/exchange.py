@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from gateway.http.access import Record
 from gateway.http.admission import ClientGone, Ticket
@@ -25,15 +26,13 @@ from gateway.http.sendfile import FileShrank, FileSlice, FileWrapper
 from glancefs.errors import UploadTruncated
 
 if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
     from gateway.http.connection import Connection
 
 Chunk = bytes | FileSlice
 """What an application's iterable gives."""
 
-if TYPE_CHECKING:
-    App = Callable[[WSGIEnvironment, StartResponse], Iterable[Chunk]]
+App = Callable[[WSGIEnvironment, StartResponse], Iterable[Chunk]]
+"""A WSGI application (PEP 3333) that may give slices of files among its bytes."""
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
@@ -86,6 +85,8 @@ class Exchange:
         except ClientGone as gone:
             self._engine.log.debug("%s left during %s: %s", self._connection.client, self._head.method, gone)
             self.keep = False
+            # Without a reset the kernel would go on offering what it holds to a client that takes nothing.
+            self._wire.cut()
         except UploadTruncated as error:
             self.keep = False
             self._fail(Refusal(400, str(error), code=error.code))
@@ -163,6 +164,8 @@ class Exchange:
     # -- the response
 
     def _send_chunk(self, chunk: Chunk) -> None:
+        if not isinstance(chunk, bytes | FileSlice):
+            raise TypeError(f"the application gave {type(chunk).__name__} where bytes belong")
         size = len(chunk)
         if not size:
             return
@@ -295,6 +298,7 @@ class Exchange:
         environ["REQUEST_URI"] = head.target
         environ["SERVER_PROTOCOL"] = head.protocol
         environ["wsgi.input"] = self._body
+        environ["wsgi.input_terminated"] = head.chunked
         environ["wsgi.file_wrapper"] = FileWrapper
         environ["glancefs.header_fields"] = head.fields
         environ["glancefs.body_awaited"] = self._body.awaited

@@ -121,8 +121,10 @@ class Parking(ConnectionManager):
             return
         conn.parked = False
         if conn.stage is not Stage.LINGER:
+            # One that drips is never found waiting by the sweep, so its deadline is looked at here too.
+            conn.expired = conn.stage is not Stage.IDLE and conn.deadline <= time.monotonic()
             self._engine.process_conn(conn)
-        elif conn.linger_on():
+        elif conn.deadline > time.monotonic() and conn.linger_on():
             self.put(conn)
         else:
             conn.close()

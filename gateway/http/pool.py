@@ -11,9 +11,14 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from typing import TYPE_CHECKING
 
-from cheroot.workers.threadpool import ThreadPool, WorkerThread
+from cheroot.workers.threadpool import (  # type: ignore[attr-defined]  # the stub leaves out what makes a worker end
+    _SHUTDOWNREQUEST,
+    ThreadPool,
+    WorkerThread,
+)
 
 if TYPE_CHECKING:
     from gateway.http.connection import Connection
@@ -29,7 +34,7 @@ class Pool(ThreadPool):
         self._lock = threading.Lock()
         self._free = 0
         """Threads that wait, less connections that wait for one."""
-        self._count = 0
+        self._started: list[WorkerThread] = []
         self.get = self._get
 
     def start(self) -> None:
@@ -41,10 +46,20 @@ class Pool(ThreadPool):
         """Have a thread take the next step of a connection."""
         with self._lock:
             self._free -= 1
-            grow = self._free < 0 and self._count < self.max
+            grow = self._free < 0 and len(self._started) < self.max
         self._ready.put(obj)
         if grow:
             self._start_thread()
+
+    def stop(self, timeout: float = 5) -> None:
+        """End the threads that wait for work; one that an application keeps is left behind."""
+        with self._lock:
+            threads, self.max = self._started, 0
+        for _ in threads:
+            self._ready.put(_SHUTDOWNREQUEST)
+        deadline = time.monotonic() + timeout
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     @property
     def free(self) -> int:
@@ -59,8 +74,8 @@ class Pool(ThreadPool):
     def _start_thread(self) -> None:
         thread = WorkerThread(self.server)  # type: ignore[no-untyped-call]  # cheroot's stub leaves it open
         with self._lock:
-            self._count += 1
-            thread.name = f"worker {self._count}"
+            self._started.append(thread)
+            thread.name = f"worker {len(self._started)}"
         # A thread that an application never gives back must not keep the process from ending.
         thread.daemon = True
         thread.start()

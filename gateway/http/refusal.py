@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 
-from glancefs.errors import HeadersTooLarge, InvalidRequest, TooManyUploads, Unavailable, UploadTruncated
+from glancefs.errors import GlancefsError, HeadersTooLarge, InvalidRequest, TooManyUploads, Unavailable, UploadTruncated
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -19,6 +19,7 @@ _CODES = {
     400: InvalidRequest.code,
     408: UploadTruncated.code,
     431: HeadersTooLarge.code,
+    500: GlancefsError.code,
     503: Unavailable.code,
 }
 

@@ -42,7 +42,7 @@ class Lists:
         first = list(islice(rows, PAGE))
 
         def encoded(images: Iterable[Image]) -> str:
-            return ", ".join(_encode(represent(image, request.base_url, dialect)) for image in images)
+            return _encode([represent(image, request.base_url, dialect) for image in images])[1:-1]
 
         if len(first) < PAGE:
             return whole(200, JSON_TYPE, f'{{"images": [{encoded(first)}]}}\n'.encode())

@@ -73,9 +73,7 @@ class Client:
             headers["x-image-meta-size"] = str(entry.size)
         self._post(connection, entry, headers, self._slowly(self.ledger.data_of(entry)))
 
-    def _post(
-        self, connection: http.client.HTTPConnection, entry: Entry, headers: dict[str, str], body: Body
-    ) -> None:
+    def _post(self, connection: http.client.HTTPConnection, entry: Entry, headers: dict[str, str], body: Body) -> None:
         entry.may_become(State.AVAILABLE)
         reply = ask(connection, "POST", "/images/", headers, body)
         self._expect(reply, 201, entry, State.AVAILABLE)

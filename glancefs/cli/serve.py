@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``glancefs serve``: the server, from its configuration to its end.
+
+Answers for what happens before the first request (is this safe to open, is the registry there, what did dead processes
+leave) and for telling where the doors are. How requests are served, the gateway knows.
+
+Threading: the main thread waits for signals; the sweep runs in a thread beside the requests of one of the processes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from glancefs import __version__
+from glancefs.cli.said import Said, pass_said, shared_options
+from glancefs.errors import ConfigError, GlancefsError
+
+if TYPE_CHECKING:
+    from gateway.application import Application
+    from gateway.http.limits import Limits
+    from gateway.metrics import Metrics
+    from glancefs.assembly import Assembly
+    from glancefs.config import Config, GatewayConfig
+
+_log = logging.getLogger(__name__)
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+SWEEP_PATIENCE: Final = 0.5
+"""In seconds: abandoned uploads go first and are few, so they are gone before anybody asks; a long rest is not waited
+for."""
+
+_EMBEDDED: Final = "sqlite:"
+
+
+@click.command()
+@shared_options("config", "data", "debug")
+@click.option("--listen", metavar="HOST:PORT", help="Where to answer; by default 127.0.0.1:9292.")
+@click.option("--workers", type=click.IntRange(min=1), help="How many processes answer; by default 1.")
+@click.option(
+    "--insecure", is_flag=True, help="Let everybody in as admin also where others than this machine can reach."
+)
+@click.option(
+    "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged at the least."
+)
+@pass_said
+def serve(said: Said, *, listen: str | None, workers: int | None, insecure: bool, log_level: str) -> int:
+    """Serve the images of a data folder over HTTP until SIGTERM or Ctrl-C."""
+    from gateway.server import Server
+
+    config = said.load({"gateway.listen": listen, "gateway.workers": workers})
+    _refuse_open_door(config, is_insecure=insecure)
+    _set_up_logging(log_level)
+    serving = _Serving(config)
+    gateway = config.gateway
+    server = Server(
+        app_factory=serving.start,
+        listen=str(gateway.listen),
+        workers=gateway.workers,
+        tls_cert=gateway.tls_cert,
+        tls_key=gateway.tls_key,
+        limits=_limits(gateway),
+        shutdown_timeout=gateway.shutdown_timeout,
+        observer=serving.metrics.observe,
+        ready=lambda url: _announce(config, url),
+        on_exit=lambda _: serving.stop(),
+    )
+    return server.run()
+
+
+class _Serving:
+    """What the processes of one server share, and what each of them has of its own."""
+
+    def __init__(self, config: Config) -> None:
+        from gateway.assembly import make_metrics
+        from glancefs.assembly import assemble
+
+        self._config = config
+        # Before any fork: registry and stores are made once, and what is wrong with them is told once.
+        with assemble(config, migrate=config.registry.startswith(_EMBEDDED)) as core:
+            for store in core.stores.values():
+                with store.claim():
+                    pass
+        self.metrics: Metrics = make_metrics(config.gateway)
+        self._core: Assembly | None = None
+        self._is_stopping = False
+        # One byte for all processes: whoever gets it sweeps.
+        self._turn, end = os.pipe()
+        os.set_blocking(self._turn, False)
+        os.write(end, b"!")
+        os.close(end)
+
+    def start(self) -> Application:
+        """Put this process's application together."""
+        from gateway.assembly import make_application
+        from glancefs.assembly import assemble
+
+        core = self._core = assemble(self._config)
+        if os.read(self._turn, 1):
+            sweeping = threading.Thread(target=self._sweep, args=(core,), name="sweep", daemon=True)
+            sweeping.start()
+            sweeping.join(SWEEP_PATIENCE)
+        return make_application(core, metrics=self.metrics)
+
+    def stop(self) -> None:
+        """Let go of what this process has."""
+        self._is_stopping = True
+        if self._core is not None:
+            self._core.close()
+
+    def _sweep(self, core: Assembly) -> None:
+        from glancefs.sweep import sweep
+
+        try:
+            sweep(registry=core.registry, stores=core.stores)
+        except GlancefsError as error:
+            if not self._is_stopping:
+                _log.warning("The sweep at the start failed; `glancefs gc` repeats it: %s", error)
+        except Exception:  # noqa: BLE001 - the last guard of its thread: it is logged
+            if not self._is_stopping:
+                _log.exception("The sweep at the start failed")
+
+
+def _refuse_open_door(config: Config, *, is_insecure: bool) -> None:
+    listen = config.gateway.listen
+    if config.auth.mode == "none" and not listen.is_loopback and not is_insecure:
+        message = (
+            f"{listen} can be reached from other machines, and auth.mode is none: everybody would be admin. "
+            'Set auth.mode to "htpasswd", or say --insecure.'
+        )
+        raise ConfigError(message)
+
+
+def _limits(config: GatewayConfig) -> Limits:
+    from gateway.http.limits import Limits
+
+    return Limits(
+        max_uploads=config.max_uploads,
+        max_downloads=config.max_downloads,
+        max_connections=config.max_connections,
+        head_timeout=config.head_timeout,
+        idle_timeout=config.idle_timeout,
+        body_timeout=config.body_timeout,
+    )
+
+
+def _set_up_logging(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+
+
+def _announce(config: Config, url: str) -> None:
+    lines = [f"glancefs {__version__} at {url}", f"  data    {config.data}"]
+    public = config.gateway.public_url
+    if public:
+        lines.append(f"  known as {public}")
+    lines += [f"  images  {url}/images/", f"  v1      {url}/v1/", *_who(config)]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def _who(config: Config) -> list[str]:
+    """Say who may do what, and what an operator may not have meant."""
+    listen = config.gateway.listen
+    if config.auth.mode == "none":
+        whom = "this machine's users reach it" if listen.is_loopback else "ANYBODY WHO REACHES IT MAY DO EVERYTHING"
+        return [f"Everybody is the admin `local` (auth.mode is none); {whom}."]
+    lines = [f"Users are those of {config.auth.htpasswd}; everybody else reads what is public."]
+    if not config.auth.htpasswd.exists():
+        lines.append("There are no users yet: `glancefs user add NAME` makes one.")
+    if config.gateway.tls_cert is None and not listen.is_loopback:
+        lines.append("Passwords cross the network in clear: gateway.tls_cert and tls_key are not set.")
+    return lines

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands for who runs the place: ``check``, ``gc`` and ``db``. They work on the data folder of this machine.
+
+Answers for telling what the audit, the sweep and the migrations found and did.
+
+Threading: used by the main thread; the audit reads in threads of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from glancefs.cli.said import Said, pass_said, shared_options
+from glancefs.cli.text import Column, human_size
+from glancefs.errors import ConfigError, SchemaTooNew
+from glancefs.model import Image, ImageStatus
+
+_FINDINGS = (
+    Column(title="ID"),
+    Column(title="NAME", is_name=True),
+    Column(title="WHAT"),
+    Column(title="IN WORDS"),
+)
+
+
+@click.command()
+@shared_options("config", "data", "json", "debug")
+@click.option("--quick", is_flag=True, help="Look at presence and size alone, without reading the data.")
+@pass_said
+def check(said: Said, *, quick: bool) -> int:
+    """Hold every image against its bytes.
+
+    Exits with 1 when something is wrong, and tells what.
+    """
+    from glancefs.assembly import assemble
+    from glancefs.audit import audit
+
+    output = said.output()
+    with assemble(said.load()) as core:
+        held = [entry for entry in core.registry.holdings() if entry.status is ImageStatus.AVAILABLE]
+        size = sum(entry.size for entry in held)
+        with output.transfer("checking", size) as advance:
+            seen = 0
+
+            def progress(done: int, _total: int, _image: Image) -> None:
+                nonlocal seen
+                advance(done - seen)
+                seen = done
+
+            findings = list(audit(registry=core.registry, stores=core.stores, quick=quick, progress=progress))
+    images = sum(entry.images for entry in held)
+    if said.json:
+        output.json({"images": images, "size": size, "findings": [asdict(finding) for finding in findings]})
+    elif findings:
+        output.table(_FINDINGS, [[found.image_id, found.image_name, found.what, found.sentence] for found in findings])
+    verdict = f"{len(findings)} of them damaged" if findings else "all well"
+    output.note(f"{images} images, {human_size(size)}: {verdict}.")
+    return 1 if findings else 0
+
+
+@click.command()
+@shared_options("config", "data", "json", "debug")
+@pass_said
+def gc(said: Said) -> None:
+    """Remove what dead processes left: abandoned uploads, and data that no image names.
+
+    Safe beside running servers; every start of a server does it too.
+    """
+    from glancefs.assembly import assemble
+    from glancefs.sweep import sweep
+
+    with assemble(said.load()) as core:
+        swept = sweep(registry=core.registry, stores=core.stores)
+    output = said.output()
+    if said.json:
+        output.json(asdict(swept))
+        return
+    output.line(
+        f"Removed {swept.uploads} abandoned uploads and {swept.orphans} orphans, {human_size(swept.size)} in all."
+    )
+    if swept.requeued:
+        output.line(f"{swept.requeued} images wait for their data again.")
+
+
+@click.group("db")
+def database() -> None:
+    """Keep the registry's database."""
+
+
+@database.command()
+@shared_options("config", "data", "json", "debug")
+@pass_said
+def upgrade(said: Said) -> None:
+    """Make the registry's database, or bring it up to date."""
+    from glancefs.assembly import assemble
+
+    config = said.load()
+    try:
+        assemble(config).close()
+        was_current = True
+    except SchemaTooNew:
+        raise
+    except ConfigError:
+        assemble(config, migrate=True).close()
+        was_current = False
+    output = said.output()
+    if said.json:
+        output.json({"upgraded": not was_current})
+    else:
+        output.line("The registry was up to date." if was_current else "The registry is up to date now.")

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README's tour does what it says, line by line, for somebody who has nothing yet.
+
+In README.md, between ``<!-- tour -->`` and ``<!-- /tour -->``, each block marked ``console`` is run: lines that begin
+with ``$ `` are commands, what follows is what they print. Numbers, times, sizes and checksums may differ, and a line
+``...`` stands for any lines. A command that ends in ``&`` goes on in the background until the end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.capabilities import ROOT
+from tests.support.processes import Processes, free_port, product, run
+
+README = ROOT / "README.md"
+_TOUR = re.compile(r"<!-- tour -->(.*?)<!-- /tour -->", re.DOTALL)
+_BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_VARYING = re.compile(r"[0-9a-f]{8,}|\d[\d.,:]*( ?[KMGT]i?B(/s)?| (bytes|seconds|s)\b)?")
+_RULE = re.compile(r"[-\u2500\u2501]{2,}")
+_DEFAULT_PORT = "9292"
+_GROUND = ("git ", "cd ", "make setup", "make test", "sudo ")
+"""Commands that make the ground on which this test stands."""
+_RUN = re.compile(r"make run( &)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A command of the tour and what it is said to print."""
+
+    command: str
+    output: tuple[str, ...]
+
+
+def steps(text: str) -> list[Step]:
+    """Read the tour out of a page."""
+    found: list[Step] = []
+    for tour in _TOUR.findall(text):
+        for block in _BLOCK.findall(tour):
+            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, output = _divided(part.splitlines())
+                found.append(Step(command=command, output=tuple(output)))
+    return found
+
+
+def _divided(lines: list[str]) -> tuple[str, list[str]]:
+    """Part a command, which a backslash carries on to the next line, from what it prints."""
+    count = 1
+    while lines[count - 1].endswith("\\"):
+        count += 1
+    return "\n".join(lines[:count]), lines[count:]
+
+
+def loosely(line: str) -> str:
+    """A line without what differs from run to run."""
+    return re.sub(r"\s+", " ", _RULE.sub("--", _VARYING.sub("#", line))).strip()
+
+
+def matches(said: tuple[str, ...], printed: list[str]) -> bool:
+    """Whether the lines are those that were said, but for what varies."""
+    pattern = "".join(".*" if line.strip() == "..." else re.escape(loosely(line)) + "\n" for line in said)
+    return re.fullmatch(pattern, "".join(f"{loosely(line)}\n" for line in printed), re.DOTALL) is not None
+
+
+def _is_ground(command: str) -> bool:
+    return command.startswith(_GROUND)
+
+
+def _as_here(step: Step) -> Step:
+    """The step as it is done where everything is installed, and where the terminal is needed for the next one."""
+    return replace(step, command="glancefs serve &") if _RUN.fullmatch(step.command) else step
+
+
+def test_lines_are_compared_loosely() -> None:
+    assert matches(("ID  NAME", "1   debian  8.4 MiB"), ["ID    NAME", "17   debian 12 MiB"])
+    assert matches(("a", "...", "z"), ["a", "b", "c", "z"])
+    assert not matches(("a",), ["b"])
+    assert not matches(("a",), ["a", "b"])
+
+
+def test_steps_are_read_with_their_output() -> None:
+    text = "x <!-- tour -->\n```console\n$ a \\\n  b\none\n$ c\n```\n```sh\n$ d\n```\n<!-- /tour -->"
+    assert steps(text) == [Step(command="a \\\n  b", output=("one",)), Step(command="c", output=())]
+
+
+def test_the_tour_of_the_readme_does_what_it_says(processes: Processes, tmp_path: Path) -> None:
+    tour = [_as_here(step) for step in steps(README.read_text()) if not _is_ground(step.command)]
+    if not tour:
+        pytest.skip("the README has no tour yet")
+    home, port = tmp_path / "home", str(free_port())
+    home.mkdir()
+    env = {
+        "HOME": str(home),
+        "PATH": os.pathsep.join([str(product().parent), os.environ["PATH"]]),
+        "GLANCEFS_GATEWAY_LISTEN": f"127.0.0.1:{port}",
+    }
+    exports: list[str] = []
+    for step in tour:
+        command = re.sub(rf"\b{_DEFAULT_PORT}\b", port, step.command)
+        if command.endswith("&"):
+            words = shlex.split(command.removesuffix("&"))
+            words[0] = shutil.which(words[0], path=env["PATH"]) or words[0]
+            processes.start(words, env=env, cwd=home).wait_for_port(int(port))
+            continue
+        if command.startswith("export "):
+            exports.append(command)
+        # Both streams, in the order in which a terminal shows them.
+        printed = run(["bash", "-c", "\n".join(["exec 2>&1", *exports, command])], env=env, cwd=home).out.splitlines()
+        printed = [re.sub(rf"\b{port}\b", _DEFAULT_PORT, line) for line in printed]
+        assert matches(step.output, printed), "\n".join(
+            [f"$ {command}", *printed, "", "The README says:", *step.output]
+        )
