@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What others change, told to the kernel: its caches hold names and attributes of this mount's past.
+
+Answers for following the tree's change feed, for bringing the inodes up to date, and for invalidating what the kernel
+keeps of them. Content is never invalidated but where a queued image got its data: data of images do not change.
+
+Threading: belongs to the loop's thread. The kernel is told in a thread of its own lane: it may wait for a lock that a
+request holds which waits for us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import pyfuse3
+import trio
+
+from glancefs.errors import GlancefsError
+from glancefs.fuse.bridge import Bridge
+from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.fuse.statistics import Statistics
+from glancefs.model import Image, ImageStatus
+from glancefs.tree import EntryKind, ImageTree, TreeChange
+
+_log = logging.getLogger(__name__)
+
+INTERVAL: Final = 0.25
+_FRESH: Final = 2.0
+"""Seconds since the last look at the feed, within which memory is as good as a look at the registry."""
+
+
+@dataclass(slots=True)
+class _Notices:
+    """What the kernel is to be told."""
+
+    names: list[tuple[int, bytes]] = field(default_factory=list)
+    attributes: list[int] = field(default_factory=list)
+    contents: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.names) + len(self.attributes) + len(self.contents)
+
+
+class Watcher:
+    """Follows the change feed of one mount."""
+
+    def __init__(
+        self,
+        *,
+        tree: ImageTree,
+        bridge: Bridge,
+        inodes: Inodes,
+        statistics: Statistics,
+        interval: float = INTERVAL,
+    ) -> None:
+        self._tree: Final = tree
+        self._bridge: Final = bridge
+        self._inodes: Final = inodes
+        self._statistics: Final = statistics
+        self._interval: Final = interval
+        self._looked_at = -_FRESH
+        self._absent: dict[str, float] = {}
+        self._has_failed = False
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether what the inodes say is what the registry would say, but for the last moment."""
+        return trio.current_time() - self._looked_at < _FRESH
+
+    def is_there(self, path: str) -> None:
+        """Note that something is at a path, and that the kernel knows."""
+        self._absent.pop(path, None)
+
+    def was_absent(self, path: str, *, until: float) -> None:
+        """Note that the kernel was told that nothing is at a path, and remembers it until a time of the loop."""
+        self._absent[path] = until
+
+    async def run(self) -> None:
+        """Follow the feed until cancelled; while it does not answer, memory is not trusted."""
+        since: int | None = None
+        while True:
+            try:
+                if since is None:
+                    since = await self._bridge.look(self._tree.revision)
+                since = await self._follow(since)
+                self._looked_at = trio.current_time()
+                self._has_failed = False
+            except (GlancefsError, OSError, trio.TooSlowError) as error:
+                if not self._has_failed:
+                    _log.warning("others' changes can't be followed at present: %s", error)
+                self._has_failed = True
+            await trio.sleep(self._interval)
+
+    async def _follow(self, since: int) -> int:
+        while True:
+            piece = await self._bridge.look(self._tree.changes, since)
+            notices = _Notices()
+            for change in piece.changes:
+                self._apply(change, notices)
+            if len(notices):
+                self._statistics.invalidated += len(notices)
+                await self._bridge.notify(partial(_tell, notices))
+            since = piece.revision
+            if not piece.changes:
+                self._expire()
+                return since
+
+    def _expire(self) -> None:
+        now = trio.current_time()
+        self._absent = {path: until for path, until in self._absent.items() if until > now}
+
+    def _apply(self, change: TreeChange, notices: _Notices) -> None:
+        inode = self._inodes.of_key(change.key)
+        for path in change.paths:
+            self._name_may_differ(path, inode, notices)
+        if inode is None or inode.is_gone:
+            return
+        self._inodes.distrust(inode)
+        if inode.path not in change.paths:
+            self._forget_name(inode.path, notices)
+            if change.paths:
+                self._inodes.leave(inode.path)
+                inode.path = change.paths[0]
+            else:
+                self._inodes.lose(inode)
+        if change.image is not None:
+            self._update(inode, change.image, notices)
+
+    def _name_may_differ(self, path: str, inode: Inode | None, notices: _Notices) -> None:
+        """Take back what the kernel was told of a path, unless it leads to this very inode."""
+        known = self._inodes.at(path)
+        if known is not None and known is not inode:
+            self._inodes.leave(path)
+            self._forget_name(path, notices)
+        elif known is None and self._absent.pop(path, None) is not None:
+            self._forget_name(path, notices)
+
+    def _forget_name(self, path: str, notices: _Notices) -> None:
+        parent, _, name = path.rpartition("/")
+        folder = self._inodes.at(parent)
+        if folder is not None and name:
+            notices.names.append((folder.ino, name.encode()))
+
+    def _update(self, inode: Inode, image: Image, notices: _Notices) -> None:
+        kind = EntryKind.IMAGE if image.status is ImageStatus.AVAILABLE else EntryKind.QUEUED
+        if inode.kind is EntryKind.STAGED:
+            return
+        if inode.kind is not kind:
+            inode.kind = kind
+            inode.allocated = image.size if kind is EntryKind.IMAGE else 0
+            notices.contents.append(inode.ino)
+        mtime_ns = mtime_of(image)
+        if (inode.size, inode.mtime_ns) != (image.size, mtime_ns):
+            inode.size, inode.mtime_ns = image.size, mtime_ns
+            notices.attributes.append(inode.ino)
+
+
+def _tell(notices: _Notices) -> None:
+    for ino in notices.attributes:
+        with contextlib.suppress(OSError):
+            pyfuse3.invalidate_inode(ino, attr_only=True)
+    for ino in notices.contents:
+        with contextlib.suppress(OSError):
+            pyfuse3.invalidate_inode(ino, attr_only=False)
+    for parent, name in notices.names:
+        with contextlib.suppress(OSError):
+            pyfuse3.invalidate_entry(parent, name)

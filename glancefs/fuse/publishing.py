@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a staged file of a mount becomes an image.
+
+The last close publishes, so that its error reaches close(2) and with it the program. Files of writers that were killed
+are put aside. Files opened for reading and writing settle: they are published when their opener has ended, or has left
+them alone for a while. What is left when the mount ends is finished then.
+
+Answers for the moment. What publishing means, and for which files, `glancefs.tree` knows; what a close means,
+`glancefs.fuse.finality` reads from /proc.
+
+Threading: belongs to the loop's thread; blocking calls cross the bridge.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import partial
+from typing import Final
+
+import trio
+
+from glancefs.errors import GlancefsError
+from glancefs.fuse.bridge import Bridge
+from glancefs.fuse.finality import Closing, Opener, closing
+from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.fuse.staged import StagedFile, Writer
+from glancefs.fuse.statistics import Statistics
+from glancefs.fuse.windows import WriteWindow
+from glancefs.model import Image, ImageStatus
+from glancefs.staging import StagedState, StagedUpload
+from glancefs.tree import EntryKind, ImageTree
+
+_log = logging.getLogger(__name__)
+
+SETTLE_AFTER: Final = 5.0
+"""Seconds without an open handle after which a file that was created for reading and writing is complete."""
+
+
+class Publisher:
+    """The staged files that this mount has handed out, and what becomes of them."""
+
+    def __init__(
+        self,
+        *,
+        tree: ImageTree,
+        bridge: Bridge,
+        inodes: Inodes,
+        statistics: Statistics,
+        settle_after: float = SETTLE_AFTER,
+    ) -> None:
+        self._tree: Final = tree
+        self._bridge: Final = bridge
+        self._inodes: Final = inodes
+        self._statistics: Final = statistics
+        self._settle_after: Final = settle_after
+        self._files: Final[dict[str, StagedFile]] = {}
+
+    # ---- the files
+
+    def file_of(self, upload: StagedUpload, inode: Inode) -> StagedFile:
+        """Give the file of an upload, which this inode is to stand for if none does yet."""
+        file = self._files.get(upload.key)
+        if file is None:
+            window = WriteWindow(bridge=self._bridge, write_at=upload.write_at)
+            file = self._files[upload.key] = StagedFile(upload=upload, inode=inode, window=window)
+            self._inodes.bind(f"staged:{upload.key}", inode)
+            inode.kind = EntryKind.STAGED
+            inode.file = file
+        return file
+
+    def drop(self, file: StagedFile) -> None:
+        """Let go of a file that nobody holds; it is made again when it is next looked at."""
+        if not file.handles and file.settling is None and not file.inode.lookups:
+            self._files.pop(file.upload.key, None)
+            if file.inode.file is file:
+                file.inode.file = None
+
+    # ---- closes
+
+    async def closed(self, writer: Writer) -> None:
+        """Answer the close of a descriptor. Raises what keeps the file from becoming an image.
+
+        A file that was removed or put aside meanwhile is no error: nothing is left to be done.
+        """
+        file = writer.file
+        if writer.is_closed or not file.is_staged:
+            return
+        if not file.window.is_clean or file.window.error is not None:
+            await self._drain(file)
+        verdict = await self._bridge.look(closing, writer.opener, file.inode.ino)
+        if verdict is Closing.NOT_LAST or (verdict is Closing.UNKNOWN and not file.upload.is_written):
+            return
+        writer.close()
+        if verdict is Closing.KILLED:
+            await self._put_aside(file, "its writer was killed")
+        elif file.writers == 0:
+            if writer.is_read_write and verdict is not Closing.LAST_OF_EXIT:
+                self.settle(file, writer.opener)
+            else:
+                await self.publish(file)
+
+    async def released(self, writer: Writer) -> None:
+        """Finish a file that was let go without a last close: its descriptor had gone to another process.
+
+        Errors go to the log: nobody waits for an answer.
+        """
+        file = writer.file
+        if writer.is_closed:
+            return
+        writer.close()
+        if file.writers or file.upload.state is not StagedState.STAGED:
+            return
+        if writer.is_read_write:
+            self.settle(file, writer.opener)
+        else:
+            await self._publish_unasked(file)
+
+    def settle(self, file: StagedFile, opener: Opener) -> None:
+        """Publish a file when its opener has ended, or has left it alone for a while."""
+        file.wake()
+        if self._tree.will_publish(file.upload):
+            file.settling = trio.CancelScope()
+            self._bridge.start(partial(self._settled, file, opener, file.settling))
+
+    async def publish(self, file: StagedFile) -> None:
+        """Make an image of a file, if it is one that becomes an image. Raises as `ImageTree.publish` does."""
+        async with file.turn:
+            file.wake()
+            if not file.is_staged or not self._tree.will_publish(file.upload):
+                return
+            await self._drain(file)
+            work = partial(self._tree.publish, file.upload)
+            image = await self._bridge.write(work, size=file.size)
+            if image is not None:
+                self.became(file, image)
+
+    def became(self, file: StagedFile, image: Image) -> None:
+        """Let the inode of a staged file stand for the image that it has become."""
+        inode = file.inode
+        if (other := self._inodes.at(inode.path)) is not None and other is not inode:
+            self._inodes.lose(other)
+        self._inodes.move(inode, inode.path)
+        self._inodes.bind(f"image:{image.id}", inode)
+        inode.kind = EntryKind.IMAGE if image.status is ImageStatus.AVAILABLE else EntryKind.QUEUED
+        inode.size = image.size
+        inode.allocated = file.upload.allocated()
+        inode.mtime_ns = inode.ctime_ns = file.upload.mtime_ns
+        self._statistics.published += 1
+
+    async def finish(self) -> None:
+        """Publish everything that is complete; what is still being written stays staged. Errors go to the log."""
+        async with trio.open_nursery() as nursery:
+            for file in list(self._files.values()):
+                file.wake()
+                if not file.writers and file.upload.state is StagedState.STAGED:
+                    nursery.start_soon(self._publish_unasked, file)
+
+    # ---- the ways a file goes
+
+    async def _drain(self, file: StagedFile) -> None:
+        try:
+            await file.window.drain()
+        except (GlancefsError, OSError) as error:
+            await self._put_aside(file, str(error))
+            raise
+
+    async def _put_aside(self, file: StagedFile, reason: str) -> None:
+        file.wake()
+        if file.is_staged:
+            file.window.drop()
+            await self._bridge.write(self._tree.abort, file.upload, reason)
+            self._inodes.lose(file.inode)
+
+    async def _settled(self, file: StagedFile, opener: Opener, scope: trio.CancelScope) -> None:
+        with scope:
+            with trio.move_on_after(self._settle_after):
+                await _ended(opener)
+            if file.settling is scope and not file.writers:
+                # From here on it is no longer to be woken, only to be waited for.
+                file.settling = None
+                await self._publish_unasked(file)
+
+    async def _publish_unasked(self, file: StagedFile) -> None:
+        try:
+            await self.publish(file)
+        except (GlancefsError, OSError, trio.TooSlowError) as error:
+            _log.warning("%s did not become an image: %s", file.upload.path, error)
+        except Exception:  # noqa: BLE001 - a task of its own: what it raised would end the mount
+            _log.exception("%s did not become an image", file.upload.path)
+
+
+async def _ended(opener: Opener) -> None:
+    """Wait for the end of a process; for ever, if it is out of sight."""
+    if not opener.pid:
+        await trio.sleep_forever()
+    try:
+        descriptor = os.pidfd_open(opener.pid)
+    except ProcessLookupError:
+        return
+    except OSError:
+        await trio.sleep_forever()
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening an available image to write it anew, without a reader of the old one noticing.
+
+The kernel keeps size and pages by inode, so the new file must be another inode than the old one. A program that opens
+an image with O_TRUNC is answered ESTALE once; Linux then looks the path up anew (do_filp_open, LOOKUP_REVAL) for the
+same task, is given an inode of its own for the file to be, and opens that. Everybody else goes on seeing the old image
+at the path until the new one is complete.
+
+Answers for which task is to be given which inode. Opens nothing.
+
+Threading: belongs to the loop's thread.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import count
+from typing import Final
+
+from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.tree import Entry, EntryKind
+
+_MOST: Final = 256
+"""How many tasks may be between the two steps at once; they take microseconds."""
+
+
+class Replacements:
+    """The images of a mount that somebody is about to write anew."""
+
+    def __init__(self, *, inodes: Inodes) -> None:
+        self._inodes: Final = inodes
+        self._asked: Final[OrderedDict[tuple[int, int], Entry]] = OrderedDict()
+        self._numbers: Final = count(1)
+        self._given: Final[dict[int, Entry]] = {}
+
+    def ask(self, task: int, inode: Inode, entry: Entry) -> None:
+        """Say that a task, which is to be answered ESTALE, opens an image to write it anew."""
+        self._asked[task, inode.ino] = entry
+        if len(self._asked) > _MOST:
+            self._asked.popitem(last=False)
+
+    def give(self, task: int, inode: Inode) -> Inode | None:
+        """Give the inode of the file to be, to the task that asked, and only to it."""
+        entry = self._asked.get((task, inode.ino)) if self._asked else None
+        if entry is None:
+            return None
+        new = self._inodes.make(f"replacement:{next(self._numbers)}", inode.path, EntryKind.STAGED)
+        self._given[new.ino] = entry
+        return new
+
+    def take(self, task: int, inode: Inode) -> Entry | None:
+        """Give the entry of the image that is to be replaced through this inode, at its first open."""
+        entry = self._given.pop(inode.ino, None)
+        for key in [key for key, asked in self._asked.items() if key[0] == task and asked is entry]:
+            del self._asked[key]
+        return entry
+
+    def forget(self, inode: Inode) -> None:
+        """Let go of an inode that the kernel has forgotten without opening it."""
+        self._given.pop(inode.ino, None)
