@@ -44,7 +44,7 @@ from glancefs.model import Image, ImageChanges, ImageStatus, Location, NewImage
 from glancefs.reader import ImageReader
 from glancefs.registries.base import ImageQuery, Registry, Superseded
 from glancefs.rules import check_unprotected, in_status, may_change, may_see
-from glancefs.stores.base import Source, Store, Stored
+from glancefs.stores.base import Source, Space, Store, Stored
 
 _log = logging.getLogger(__name__)
 
@@ -248,6 +248,20 @@ class Images:
             self._remove_data(replaced)
             return updated
         raise _stale(image_id)
+
+    def declare_size(self, context: RequestContext, image_id: str, size: int) -> Image:
+        """Say anew how large the data of a queued image will be. Raises WrongStatus, and as `update` does."""
+        image = self._changeable(context, image_id)
+        if image.status is not ImageStatus.QUEUED:
+            message = f"Image {image_id!r} is not waiting for data: its status is {image.status}."
+            raise WrongStatus(message)
+        self._declared_size(size)
+        declared = replace(image, size=size, updated_at=self._now_after(image))
+        return self._registry.replace(declared, expected_revision=image.revision)
+
+    def space(self) -> Space | None:
+        """Tell the room for new images; None where the store does not say. Raises StoreUnavailable."""
+        return self._store_named(self._default_store).space()
 
     def delete(self, context: RequestContext, image_id: str, *, expected_revision: int | None = None) -> None:
         """Delete an image and its data; whoever reads them goes on reading.
