@@ -15,7 +15,7 @@ PINNED = PIP_CONSTRAINT=$(1) PIP_BUILD_CONSTRAINT=$(1) $(PIP) install --require-
 MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
-TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git openssl qemu-utils rsync vim-tiny xorriso
+TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git openssl qemu-utils rsync stress-ng vim-tiny xorriso
 # The peer of the benchmarks is unpacked here, not installed, so that no web server starts on this machine.
 BENCH_PEER := .cache/nginx/usr/sbin/nginx
 

@@ -57,7 +57,9 @@ class Appearance:
         if file is not None and kind is EntryKind.STAGED:
             shown.st_size = file.size
             shown.st_blocks = -(-file.upload.allocated() // _BLOCK)
-            shown.st_mtime_ns = shown.st_atime_ns = shown.st_ctime_ns = file.upload.mtime_ns
+            entry = file.entry
+            shown.st_mtime_ns = shown.st_atime_ns = entry.mtime_ns
+            shown.st_ctime_ns = entry.ctime_ns
         else:
             shown.st_size = inode.size
             shown.st_blocks = -(-inode.allocated // _BLOCK)

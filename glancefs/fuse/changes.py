@@ -25,6 +25,7 @@ from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.statistics import Statistics
 from glancefs.model import Image, ImageStatus
 from glancefs.tree import EntryKind, ImageTree, TreeChange
+from glancefs.tree.entries import mtime_of
 
 _log = logging.getLogger(__name__)
 

@@ -27,9 +27,10 @@ from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.windows import WriteWindow
-from glancefs.model import Image, ImageStatus
+from glancefs.model import Image
 from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree import EntryKind, ImageTree
+from glancefs.tree.entries import image_entry, image_key
 
 _log = logging.getLogger(__name__)
 
@@ -141,11 +142,9 @@ class Publisher:
         if (other := self._inodes.at(inode.path)) is not None and other is not inode:
             self._inodes.lose(other)
         self._inodes.move(inode, inode.path)
-        self._inodes.bind(f"image:{image.id}", inode)
-        inode.kind = EntryKind.IMAGE if image.status is ImageStatus.AVAILABLE else EntryKind.QUEUED
-        inode.size = image.size
-        inode.allocated = file.upload.allocated()
-        inode.mtime_ns = inode.ctime_ns = file.upload.mtime_ns
+        self._inodes.bind(image_key(image.id), inode)
+        entry = image_entry(inode.path, image, is_changeable=True)
+        self._inodes.refresh(inode, entry, allocated=file.upload.allocated())
         self._statistics.published += 1
 
     async def finish(self) -> None:

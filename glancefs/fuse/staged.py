@@ -17,7 +17,8 @@ from glancefs.fuse.finality import Opener
 from glancefs.fuse.inodes import Inode
 from glancefs.fuse.windows import WriteWindow
 from glancefs.staging import StagedState, StagedUpload
-from glancefs.tree import Entry, EntryKind
+from glancefs.tree import Entry
+from glancefs.tree.entries import image_entry, staged_entry
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -49,17 +50,8 @@ class StagedFile:
         """What the tree would say of it."""
         image = self.upload.image
         if self.upload.state is StagedState.PUBLISHED and image is not None:
-            return Entry(
-                path=self.inode.path, kind=EntryKind.IMAGE, key=f"image:{image.id}", size=image.size, image=image
-            )
-        return Entry(
-            path=self.upload.path,
-            kind=EntryKind.STAGED,
-            key=f"staged:{self.upload.key}",
-            size=self.size,
-            mtime_ns=self.upload.mtime_ns,
-            staged=self.upload,
-        )
+            return image_entry(self.inode.path, image, is_changeable=True)
+        return staged_entry(self.upload.path, self.upload)
 
     def wake(self) -> None:
         """Say that somebody works on it again: it is not settled."""

@@ -70,7 +70,9 @@ def registered(capabilities: Iterable[Capability]) -> Mapping[str, Capability]:
 CAPABILITIES = registered(
     [
         _command("curl", "curl"),
+        _command("fio", "fio"),
         Capability(name="fuse", present=_fuse_works, source="/dev/fuse and the Debian package fuse3"),
+        _command("getfattr", "attr"),
         Capability(name="git", present=lambda: git("rev-parse") is not None, source="a git work tree"),
         Capability(
             name="netboot",
@@ -81,6 +83,9 @@ CAPABILITIES = registered(
         _command("openssl", "openssl"),
         _command("qemu-img", "qemu-utils"),
         Capability(name="root", present=lambda: os.geteuid() == 0, source="a run as root"),
+        _command("rsync", "rsync"),
+        _command("stress-ng", "stress-ng"),
+        Capability(name="vim", present=lambda: tool("vim.tiny") is not None, source="Debian package vim-tiny"),
         _command("xorriso", "xorriso"),
     ]
 )
