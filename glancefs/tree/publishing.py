@@ -8,7 +8,7 @@ Threading: pure functions, but for reading the first bytes of a staged file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from glancefs.formats import SNIFF_SIZE, detect_type
@@ -19,19 +19,28 @@ from glancefs.tree.entries import MTIME
 _PLAIN: Final = ("disk_format", "container_format", "virtual_size", "min_disk", "min_ram")
 
 
-def new_image(staged: StagedUpload, *, name: str, replaced: Image | None, is_public: bool | None) -> NewImage:
+def new_image(
+    staged: StagedUpload,
+    *,
+    name: str,
+    replaced: Image | None,
+    is_public: bool | None,
+    is_complete: bool,
+    dropped: Collection[str],
+) -> NewImage:
     """Give what is said of the image that a staged file becomes.
 
     Type, visibility, owner and properties of the replaced image are carried over unless something else was said; what
-    describes its data (formats and the time of modification) is not. Raises InvalidImage, StoreUnavailable.
+    describes its data (formats and the time of modification) is not. ``dropped`` names what is not to be said after
+    all: id, store. Raises InvalidImage, StoreUnavailable.
     """
     said = staged.said
     return NewImage(
         name=name,
         type=_type(staged, replaced),
-        id=said.id,
-        store=said.store,
-        size=None if staged.is_written else staged.size,
+        id=None if "id" in dropped else said.id,
+        store=None if "store" in dropped else said.store,
+        size=None if is_complete else staged.size,
         is_public=said.is_public if said.is_public is not None else replaced.is_public if replaced else is_public,
         properties=_properties(said, replaced),
         protected=bool(said.protected),
