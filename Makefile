@@ -16,6 +16,8 @@ MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
 TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git openssl qemu-utils rsync stress-ng vim-tiny xorriso
+# What the benchmarks use besides: generators of load, and a way to switch syncing off.
+BENCH_PACKAGES := apache2-utils eatmydata wrk
 # The peer of the benchmarks is unpacked here, not installed, so that no web server starts on this machine.
 BENCH_PEER := .cache/nginx/usr/sbin/nginx
 
@@ -29,7 +31,7 @@ apt = { command -v apt-get >/dev/null || { echo "Please install $(1): this machi
         { echo "Please install $(1): apt-get could not." >&2; false; }; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test mount-packages test-packages run test lint format bench soak lock clean
+.PHONY: help setup setup-test mount-packages test-packages bench-packages run test lint format bench soak lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -55,7 +57,7 @@ lint: setup-test ## ruff, mypy and the import contracts
 format: setup-test ## fix what ruff can fix
 	@$(BIN)/ruff check --fix --quiet $(CODE); $(BIN)/ruff format $(CODE)
 
-bench: setup-test $(BENCH_PEER) ## measure speed beside real peers
+bench: setup-test bench-packages $(BENCH_PEER) ## measure speed beside real peers
 	@$(BIN)/pytest -m bench -s $(ARGS) tests/bench
 
 soak: setup-test ## run the tests that take minutes
@@ -94,11 +96,17 @@ mount-packages:
 	    $(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'; } >/dev/null 2>&1 || \
 	    { $(call apt,$(MOUNT_PACKAGES)); }
 
+# $(call install-missing,PACKAGES)
+install-missing = missing=; for package in $(1); do \
+	    dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
+	done; [ -z "$$missing" ] || { $(call apt,$$missing); }
+
 # Missing tools stop no tests on a user's machine; they are skipped by name.
 test-packages:
-	@missing=; for package in $(TEST_PACKAGES); do \
-	    dpkg-query -W -f='$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing="$$missing $$package"; \
-	done; [ -z "$$missing" ] || { $(call apt,$$missing); } || [ "$$CI" != true ]
+	@$(call install-missing,$(TEST_PACKAGES)) || [ "$$CI" != true ]
+
+bench-packages:
+	@$(call install-missing,$(BENCH_PACKAGES))
 
 $(BENCH_PEER):
 	@mkdir -p .cache/nginx && cd .cache/nginx && apt-get download -qq nginx 2>/dev/null && dpkg-deb -x nginx_*.deb .

@@ -43,6 +43,7 @@ _UPLOADS: Final = 0
 _FIRST_SERIES: Final = 1
 _SECONDS, _BYTES_IN, _BYTES_OUT, _FIRST_BUCKET = range(4)
 _SERIES: Final = _FIRST_BUCKET + len(BUCKETS) + 1
+_NOTHING: Final = bytes(len(STATUSES) * _SERIES * 8)
 _HOLDINGS_AGE: Final = 15.0
 
 
@@ -124,6 +125,10 @@ class Metrics:
     def _totals(self, slots: Sequence[memoryview[float]]) -> Iterator[tuple[list[str], list[float]]]:
         for route, route_name in enumerate(self._routes):
             for method, method_name in enumerate(METHODS):
+                block = slice(self._series(route, method, 0), self._series(route, method, len(STATUSES)))
+                # Most of what could be counted never is.
+                if all(slot[block].tobytes() == _NOTHING for slot in slots):
+                    continue
                 for status, status_name in enumerate(STATUSES):
                     at = self._series(route, method, status)
                     totals = [sum(values) for values in zip(*(slot[at : at + _SERIES] for slot in slots), strict=True)]

@@ -125,7 +125,7 @@ class Client:
         return self._head(self._id_of(uri))
 
     def get_image(self, uri: str, *, start: int = 0, stop: int | None = None) -> tuple[Meta, Generator[bytes]]:
-        """Give an image's metadata and its data, in chunks of at most 1 MiB.
+        """Give an image's metadata and its data, in chunks of at most 256 KiB.
 
         A connection that breaks is taken up where it broke. With ``start`` and ``stop`` only these bytes come; the
         whole is verified against the image's checksum, and after its last chunk raises ChecksumMismatch if it is

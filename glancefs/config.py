@@ -181,19 +181,19 @@ OPTIONS: Final = (
     ),
     Option(
         key="gateway.head_timeout",
-        kind=kinds.SECONDS,
+        kind=kinds.PATIENCE,
         default=15.0,
         about="How many seconds a request's headers may take to arrive.",
     ),
     Option(
         key="gateway.idle_timeout",
-        kind=kinds.SECONDS,
+        kind=kinds.PATIENCE,
         default=75.0,
         about="How many seconds a connection may stay open without a request.",
     ),
     Option(
         key="gateway.body_timeout",
-        kind=kinds.SECONDS,
+        kind=kinds.PATIENCE,
         default=30.0,
         about="How many seconds an upload may be silent before it counts as cut.",
     ),

@@ -23,7 +23,8 @@ from glancefs.errors import ChecksumMismatch, InvalidRequest, StaleImage, Unavai
 from glancefs.headers import meta_from_headers
 from glancefs.transport import Transport
 
-CHUNK_SIZE: Final = 1 << 20
+CHUNK_SIZE: Final = 1 << 18
+"""Small enough to come often over a slow line, large enough to cost nothing over a fast one."""
 LONGEST_PAUSE: Final = 8.0
 """Between two tries, in seconds."""
 

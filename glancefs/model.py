@@ -31,6 +31,9 @@ MAX_NUMBER: Final = 2**63 - 1
 DISK_FORMATS: Final = ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "ploop", "iso")
 CONTAINER_FORMATS: Final = ("ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed")
 
+RESERVED_IDS: Final = frozenset({"detail", "changes"})
+"""What stands at an image's place in a URI and means something else there."""
+
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
 _NOT_IN_KEY = re.compile(r"[^a-z0-9_]")
@@ -154,12 +157,8 @@ class NewImage:
     """For admins only, who may add images for others; None: the caller."""
 
     def __post_init__(self) -> None:
-        if self.id is not None and not _ID.fullmatch(self.id):
-            message = (
-                f"{self.id!r} can't be the id of an image: 1 to {MAX_ID} of A-Z a-z 0-9 . _ -, beginning with a "
-                f"letter or digit."
-            )
-            raise InvalidImage(message, field="id")
+        if self.id is not None:
+            _check_id(self.id)
         _check_fields(self)
         object.__setattr__(self, "properties", normal_properties(self.properties))
 
@@ -236,6 +235,18 @@ def normal_properties(properties: Mapping[str, str]) -> Mapping[str, str]:
         _check_text(f"property-{key}", value, longest=MAX_PROPERTY_VALUE)
         normal[key] = value
     return MappingProxyType(normal)
+
+
+def _check_id(text: str) -> None:
+    if not _ID.fullmatch(text):
+        message = (
+            f"{text[: MAX_ID + 1]!r} can't be the id of an image: 1 to {MAX_ID} of A-Z a-z 0-9 . _ -, beginning with a "
+            f"letter or digit."
+        )
+        raise InvalidImage(message, field="id")
+    if text in RESERVED_IDS:
+        message = f"{text!r} can't be the id of an image: its URI means something else."
+        raise InvalidImage(message, field="id")
 
 
 def _check_fields(said: NewImage | ImageChanges) -> None:

@@ -127,6 +127,12 @@ def _read_seconds(value: object, _: Path) -> float:
     return float(value)
 
 
+def _read_patience(value: object, folder: Path) -> float:
+    if (seconds := _read_seconds(value, folder)) <= 0:
+        raise ValueError
+    return seconds
+
+
 def _read_size(value: object, _: Path) -> int:
     if isinstance(value, str):
         return read_size(value)
@@ -192,6 +198,7 @@ BOOLEAN: Final = Kind(
 )
 COUNT: Final = Kind(name="a whole number from 1", read=_read_count, parse=int)
 SECONDS: Final = Kind(name="seconds, from 0", read=_read_seconds, parse=float, show=lambda value: f"{value:g}")
+PATIENCE: Final = Kind(name="seconds, more than 0", read=_read_patience, parse=float, show=lambda value: f"{value:g}")
 SIZE: Final = Kind(name='bytes, such as 1048576 or "20G"', read=_read_size)
 PATH: Final = Kind(name="a path", read=_read_path)
 NAMES: Final = Kind(

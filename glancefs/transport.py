@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -36,6 +37,8 @@ PROBLEM_LIMIT: Final = 65_536
 """How much of a refusal is read."""
 
 _SAFE: Final = frozenset({"GET", "HEAD"})
+_PAUSES: Final = (0.1, 0.4)
+"""Before the second and the third try of what is safe to repeat, in seconds."""
 
 _BY_STATUS: Final[Mapping[int, type[errors.GlancefsError]]] = {
     401: errors.NotAuthenticated,
@@ -80,7 +83,7 @@ class Transport:
     """Requests to the server at one base URL."""
 
     def __init__(
-        self, *, base: str, credentials: Credentials, timeout: float, cacert: Path | None, connections: int = 10
+        self, *, base: str, credentials: Credentials, timeout: float, cacert: Path | None, connections: int = 100
     ) -> None:
         parts = _server(base)
         self.base = base.rstrip("/")
@@ -99,18 +102,6 @@ class Transport:
             )
         else:
             self._pool = ConnectionPool(host, parts.port or 80, maxsize=connections, blocksize=size)
-        # Only what changes nothing is repeated, and only where the connection failed, not where it was never made.
-        self._retries = urllib3.Retry(
-            total=2,
-            connect=0,
-            redirect=0,
-            status=0,
-            other=0,
-            allowed_methods=_SAFE,
-            backoff_factor=0.2,
-            respect_retry_after_header=False,
-            raise_on_redirect=False,
-        )
 
     def close(self) -> None:
         """Let go of the connections; may be called twice."""
@@ -127,19 +118,7 @@ class Transport:
         if upload is not None:
             all_headers |= _headers_of(upload)
         try:
-            response = self._pool.urlopen(
-                method,
-                self._path + path,
-                body=cast("Any", upload),
-                headers=all_headers,
-                retries=self._retries,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-                timeout=urllib3.Timeout(
-                    connect=self._timeout, read=UPLOAD_ANSWER_SECONDS if upload is not None else self._timeout
-                ),
-            )
+            response = self._send(method, self._path + path, all_headers, upload)
         except SourceFailed as error:
             raise error.__cause__ or error from None
         except (failures.HTTPError, OSError) as error:
@@ -166,6 +145,31 @@ class Transport:
     def failed(self, error: Exception) -> errors.Unavailable:
         """Give the error for a connection that failed."""
         return errors.Unavailable(f"{self.base} {_reason(error)}.")
+
+    def _send(
+        self, method: str, path: str, headers: Mapping[str, str], upload: Upload | None
+    ) -> urllib3.BaseHTTPResponse:
+        seconds = UPLOAD_ANSWER_SECONDS if upload is not None else self._timeout
+        failed = 0
+        while True:
+            try:
+                return self._pool.urlopen(
+                    method,
+                    path,
+                    body=cast("Any", upload),
+                    headers=headers,
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    decode_content=False,
+                    timeout=urllib3.Timeout(connect=self._timeout, read=seconds),
+                )
+            except failures.ProtocolError:
+                # Only what changes nothing is repeated, and only where there was a connection, which then broke.
+                failed += 1
+                if method not in _SAFE or failed > len(_PAUSES):
+                    raise
+                time.sleep(_PAUSES[failed - 1])
 
     def _refuse(self, response: urllib3.BaseHTTPResponse, method: str) -> NoReturn:
         try:

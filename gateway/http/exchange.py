@@ -23,7 +23,7 @@ from gateway.http.body import Body
 from gateway.http.head import Head
 from gateway.http.refusal import PROBLEM_TYPE, Refusal, no_place, problem, status_line
 from gateway.http.sendfile import FileShrank, FileSlice, FileWrapper
-from glancefs.errors import UploadTruncated
+from glancefs.errors import GlancefsError, UploadTruncated
 
 if TYPE_CHECKING:
     from gateway.http.connection import Connection
@@ -90,7 +90,7 @@ class Exchange:
         except UploadTruncated as error:
             self.keep = False
             self._fail(Refusal(400, str(error), code=error.code))
-        except (FileShrank, BrokenResponse) as error:
+        except (FileShrank, BrokenResponse, GlancefsError) as error:
             self._engine.log.error(  # noqa: TRY400  (where it was noticed tells nothing)
                 "%s %s: %s", self._head.method, self._shown_path(), error
             )

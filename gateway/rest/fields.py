@@ -27,7 +27,6 @@ _PROPERTY: Final = "property-"
 _PURGE: Final = ("purge_properties", "x-glance-registry-purge-props")
 _LONGEST_NUMBER: Final = 19
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
-_UNREACHABLE_ID: Final = "detail"
 
 _TYPES_OF_CONTAINERS: Final = {"aki": ImageType.KERNEL, "ari": ImageType.RAMDISK}
 
@@ -81,9 +80,6 @@ def new_image(said: Said, dialect: Dialect) -> NewImage:
     if not said.has("name"):
         message = "An image needs a name: the header x-image-meta-name."
         raise InvalidImage(message, field="name")
-    if said.fields.get("id") == _UNREACHABLE_ID:
-        message = f"{_UNREACHABLE_ID!r} can't be the id of an image: its URI is that of the detailed list."
-        raise InvalidImage(message, field="id")
     return NewImage(
         name=said.fields["name"],
         type=_type(said, dialect),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from http import HTTPStatus
 from typing import Final
 
 from gateway.rest.bodies import NoData, Upload, upload_of
@@ -59,7 +60,7 @@ class Writes:
         else:
             with self._uploads():
                 image = self._images.add(request.context, new, upload.source, size=upload.size)
-        return _told(request, dialect, image, status=201)
+        return _told(request, dialect, image, status=HTTPStatus.CREATED)
 
     def change(self, request: Request, dialect: Dialect, image_id: str) -> Response:
         """Change an image's metadata, and bring its data where it waits for them. Raises what `Images.update` does."""
@@ -79,7 +80,7 @@ class Writes:
         else:
             revision = image.revision if _is_conditional(request) else None
             image = self._images.update(request.context, image_id, changes, expected_revision=revision)
-        return _told(request, dialect, image, status=200)
+        return _told(request, dialect, image, status=HTTPStatus.OK)
 
     def delete(self, request: Request, dialect: Dialect, image_id: str) -> Response:
         """Delete an image. Raises what `Images.delete` does."""
@@ -109,9 +110,9 @@ class Writes:
             )
 
 
-def _told(request: Request, dialect: Dialect, image: Image, *, status: int) -> Response:
+def _told(request: Request, dialect: Dialect, image: Image, *, status: HTTPStatus) -> Response:
     text = json.dumps({"image": detail(image, request.base_url, dialect)})
-    location = [("Location", uri_of(image, request.base_url, dialect))] if status == 201 else []  # noqa: PLR2004 - HTTP's own
+    location = [("Location", uri_of(image, request.base_url, dialect))] if status is HTTPStatus.CREATED else []
     return whole(status, JSON_TYPE, f"{text}\n".encode(), location)
 
 

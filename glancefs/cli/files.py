@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from glancefs.cli.backend import Backend, Progress
-from glancefs.errors import ChecksumMismatch, GlancefsError
+from glancefs.errors import ChecksumMismatch, Conflict
 from glancefs.formats import SNIFF_SIZE
 from glancefs.model import Image
 
 BLOCK: Final = 1 << 20
+SHORTEST_HOLE: Final = 1 << 16
 _ZEROS: Final = bytes(BLOCK)
 
 
@@ -40,10 +41,6 @@ class Opened:
     """In bytes; None for a pipe."""
     head: bytes
     """Its first bytes, which `data` gives too."""
-
-
-class BusyError(GlancefsError):
-    """Somebody else is at it."""
 
 
 @contextmanager
@@ -106,7 +103,7 @@ def write_stream(backend: Backend, image: Image, out: BinaryIO, *, progress: Pro
 def write_file(backend: Backend, image: Image, target: Path, *, progress: Progress) -> None:
     """Write an image's data to a file, going on where an earlier try ended.
 
-    What arrived stays in ``FILE.part`` when it fails. Raises ChecksumMismatch, BusyError, OSError and what the backend
+    What arrived stays in ``FILE.part`` when it fails. Raises ChecksumMismatch, Conflict, OSError and what the backend
     raises.
     """
     part = target.with_name(f"{target.name}.part")
@@ -138,7 +135,7 @@ def _lock(file: io.FileIO, path: Path) -> None:
         is_same = False
     if not is_same:
         message = f"{path} is being written by another download."
-        raise BusyError(message)
+        raise Conflict(message)
 
 
 def _digest_of_rest(file: io.FileIO, image: Image, progress: Progress) -> hashlib._Hash:
@@ -158,7 +155,7 @@ def _fetch(backend: Backend, image: Image, file: io.FileIO, digest: hashlib._Has
         with closing(backend.read(image, start=position)) as chunks:
             for chunk in chunks:
                 digest.update(chunk)
-                if chunk == _ZEROS:
+                if len(chunk) >= SHORTEST_HOLE and _ZEROS.startswith(chunk):
                     # A hole reads the same and takes no room.
                     file.seek(len(chunk), os.SEEK_CUR)
                 else:

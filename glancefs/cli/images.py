@@ -33,7 +33,7 @@ _STATUSES = [status.value for status in ImageStatus if status is not ImageStatus
 @click.option("--reverse", is_flag=True, help="Sort the other way round.")
 @click.option("--limit", type=click.IntRange(min=1), help="How many at the most.")
 @pass_said
-def list_images(said: Said, /, *, sort: str | None, reverse: bool, limit: int | None, **filters: Any) -> None:  # noqa: ANN401 - click's values
+def list_images(said: Said, /, *, sort: str | None, reverse: bool, limit: int | None, **filters: Any) -> None:  # noqa: ANN401 - whatever click gives
     """List images, the newest first."""
     wanted = {name: value for name, value in filters.items() if value is not None and name != "properties"}
     if "type" in wanted:
@@ -70,7 +70,7 @@ def show(said: Said, /, *, image: str) -> None:
 @click.option("--remove-property", "removed", multiple=True, metavar="KEY", help="Drop a property.")
 @click.option("--purge-properties", is_flag=True, help="Drop all properties that aren't said here.")
 @pass_said
-def set_image(said: Said, /, *, image: str, removed: tuple[str, ...], purge_properties: bool, **given: Any) -> None:  # noqa: ANN401 - click's values
+def set_image(said: Said, /, *, image: str, removed: tuple[str, ...], purge_properties: bool, **given: Any) -> None:  # noqa: ANN401 - whatever click gives
     """Change what is said of an image; its data never change."""
     changes = ImageChanges(
         **said_fields(given),

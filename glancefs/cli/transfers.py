@@ -39,7 +39,7 @@ STREAM = "-"
 @field_options
 @click.option("--quiet", "-q", is_flag=True, help="Print the identifiers alone.")
 @pass_said
-def add(said: Said, /, *, files: tuple[str, ...], quiet: bool, **given: Any) -> None:  # noqa: ANN401 - click's values
+def add(said: Said, /, *, files: tuple[str, ...], quiet: bool, **given: Any) -> None:  # noqa: ANN401 - whatever click gives
     """Add files as images; FILE - is standard input.
 
     Without FILE the image is queued, and waits for its data; `glancefs upload` brings them. A type that is not said is

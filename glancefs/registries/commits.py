@@ -14,54 +14,100 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from threading import Lock
 from typing import Final, Generic, TypeVar, cast
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from glancefs.errors import GlancefsError, RegistryUnavailable
-from glancefs.registries.schema import counters
-from glancefs.registries.sqlite import SqliteDatabase, end_writing, translated
+from glancefs.model import Image, ImageStatus
+from glancefs.registries.schema import counters, holdings
+from glancefs.registries.sqlite import SqliteDatabase, translated
 
 _MOST: Final = 256
 """How many changes one transaction takes at the most."""
 
 _COUNTERS: Final = select(counters.c.revision, counters.c.next_id).where(counters.c.id == 1).with_for_update()
 _COUNTED: Final = update(counters).where(counters.c.id == 1)
+_HELD: Final = (
+    update(holdings)
+    .where(holdings.c.status == bindparam("of_status"), holdings.c.store == bindparam("of_store"))
+    .values(
+        images=holdings.c.images + bindparam("counted"),
+        size_high=holdings.c.size_high + bindparam("high"),
+        size_low=holdings.c.size_low + bindparam("low"),
+    )
+)
+_FIRST_HELD: Final = insert(holdings).values(
+    status=bindparam("of_status"),
+    store=bindparam("of_store"),
+    images=bindparam("counted"),
+    size_high=bindparam("high"),
+    size_low=bindparam("low"),
+)
 
 Outcome = TypeVar("Outcome")
 
 
-@dataclass(slots=True, kw_only=True)
 class Transaction:
-    """What a change is made in: the connection, and the counters, which are written back before the commit."""
+    """What changes are made in: the connection, and what is counted, which is written down before the commit."""
 
-    connection: Connection
-    revision: int
-    next_id: int
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        before = connection.execute(_COUNTERS).one()
+        self._first_revision = self._revision = int(before.revision)
+        self._next_id = int(before.next_id)
+        self._held: dict[tuple[str, str], tuple[int, int, int]] = {}
 
     def next_revision(self) -> int:
         """Raise the counter of changes, and give it."""
-        self.revision += 1
-        return self.revision
+        self._revision += 1
+        return self._revision
+
+    def next_numbers(self, count: int) -> range:
+        """Give the numbers from which the next identifier comes; `use_number` takes one."""
+        return range(self._next_id, self._next_id + count)
+
+    def use_number(self, number: int) -> None:
+        """Never give this number again, nor those below it."""
+        self._next_id = number + 1
+
+    def hold(self, image: Image, *, images: int) -> None:
+        """Count such an image: 1 for one more, -1 for one less. Deleted ones don't count."""
+        if image.status is not ImageStatus.DELETED:
+            kind = str(image.status), image.store
+            counted, high, low = self._held.get(kind, (0, 0, 0))
+            # Halves of sizes: the sum of whole ones may be larger than the database's numbers.
+            high, low = high + images * (image.size >> 32), low + images * (image.size & 0xFFFFFFFF)
+            self._held[kind] = counted + images, high, low
+
+    def write_down(self) -> None:
+        """Write what was counted, if anything changed."""
+        if self._revision != self._first_revision:
+            self.connection.execute(_COUNTED, {"revision": self._revision, "next_id": self._next_id})
+        for (status, store), (counted, high, low) in self._held.items():
+            if counted or high or low:
+                more = {"of_status": status, "of_store": store, "counted": counted, "high": high, "low": low}
+                if not self.connection.execute(_HELD, more).rowcount:
+                    self.connection.execute(_FIRST_HELD, more)
 
 
 Change = Callable[[Transaction], Outcome]
-"""Raises errors of ours only before it has changed anything, the counters of its transaction included."""
+"""Raises errors of ours only before it has changed anything, what its transaction counts included."""
 
 
 class _Job(Generic[Outcome]):
     """A change on its way through. Its owner sleeps until there is an outcome, or until it is to lead."""
 
-    __slots__ = ("_change", "_news", "_outcome", "error", "leads")
+    __slots__ = ("_change", "_news", "_outcome", "_refusal", "error", "leads")
 
     def __init__(self, change: Change[Outcome]) -> None:
         self._change = change
         self._outcome: Outcome | None = None
+        self._refusal: GlancefsError | None = None
         self._news = Lock()
         self._news.acquire()
-        self.error: Exception | None = RegistryUnavailable("The registry was interrupted.")
+        self.error: Exception | None = RegistryUnavailable("The change was interrupted before it was made.")
         self.leads = False
 
     def wait(self) -> None:
@@ -72,11 +118,15 @@ class _Job(Generic[Outcome]):
 
     def attempt(self, transaction: Transaction) -> None:
         """Make the change, or keep the refusal for its owner; other errors are the transaction's."""
+        self._refusal = None
         try:
             self._outcome = self._change(transaction)
-            self.error = None
         except GlancefsError as error:
-            self.error = error
+            self._refusal = error
+
+    def confirm(self) -> None:
+        """Let the attempt count: what it did is on the disk."""
+        self.error = self._refusal
 
     def answer(self) -> Outcome:
         if self.error is not None:
@@ -157,6 +207,7 @@ class GroupCommit:
         try:
             connection = self._begin()
         except Exception as error:  # noqa: BLE001 - whatever it is, the owners of the jobs are to know
+            self._disconnect()
             for job in batch:
                 job.error = translated(error)
             return
@@ -171,21 +222,21 @@ class GroupCommit:
 
     def _begin(self) -> Connection:
         if self._connection is None:
-            self._connection = self._database.connect()
+            self._connection = self._database.connect_to_write()
         self._database.begin_writing(self._connection)
         return self._connection
 
     def _transact(self, connection: Connection, batch: Sequence[_Job[object]]) -> None:
         committed = False
         try:
-            before = connection.execute(_COUNTERS).one()
-            transaction = Transaction(connection=connection, revision=before.revision, next_id=before.next_id)
+            transaction = Transaction(connection)
             for job in batch:
                 job.attempt(transaction)
-            if transaction.revision != before.revision:
-                connection.execute(_COUNTED, {"revision": transaction.revision, "next_id": transaction.next_id})
-            end_writing(connection, commit=True)
+            transaction.write_down()
+            self._database.end_writing(connection, commit=True)
             committed = True
+            for job in batch:
+                job.confirm()
         finally:
             if not committed:
                 self._roll_back(connection)
@@ -193,7 +244,7 @@ class GroupCommit:
     def _roll_back(self, connection: Connection) -> None:
         """Roll back, and begin the next time with a new connection: this one's state is not to be trusted."""
         try:
-            end_writing(connection, commit=False)
+            self._database.end_writing(connection, commit=False)
         finally:
             self._disconnect()
 

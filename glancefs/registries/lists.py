@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
@@ -20,6 +21,7 @@ from sqlalchemy import (
     CompoundSelect,
     Connection,
     Select,
+    and_,
     bindparam,
     exists,
     func,
@@ -51,8 +53,16 @@ _MOST_STATEMENTS: Final = 500
 _EQUALITIES: Final = ("name", "type", "status", "disk_format", "container_format", "store")
 """Filters that want one value of a column."""
 
-_DRIVERS: Final = {"name": "name", "changed_since": "updated_at", "size_min": "size", "size_max": "size"}
-"""Filters that an index of shelves can answer, and the column of that index."""
+_DRIVERS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "name": frozenset({"name"}),
+        "updated_at": frozenset({"changed_since"}),
+        "size": frozenset({"size_min", "size_max"}),
+    }
+)
+"""Columns whose index can answer filters, and those filters."""
+
+_LIMIT: Final = bindparam("limit", type_=BigInteger)
 
 _EVERYBODYS: Final = frozenset({Shelf.LISTED, Grave.LISTED})
 _PRIVATE: Final = frozenset({Shelf.PRIVATE, Shelf.PRIVATE_WITHOUT_DATA, Grave.PRIVATE})
@@ -80,8 +90,8 @@ class _Shape:
     goes_on: bool
     filters: frozenset[str]
     properties: int
-    driver: str | None = None
-    """The filter whose index is read instead of the one that has the order."""
+    drivers: tuple[str | None, ...] = ()
+    """Of each range, the filter whose index is read instead of the one that has the order."""
 
 
 class Lists:
@@ -123,8 +133,7 @@ class Lists:
             filters=frozenset(filters),
             properties=len(query.properties),
         )
-        if shape.filters or shape.properties:
-            shape = replace(shape, driver=self._driver(connection, shape, values))
+        shape = replace(shape, drivers=self._drivers(connection, shape, values))
         return self._kept(shape, _page_statement, shape), values
 
     def _after(self, connection: Connection, query: ImageQuery) -> dict[str, Any]:
@@ -135,29 +144,24 @@ class Lists:
             raise InvalidQuery(f"The marker {query.marker!r} names no image.")
         return {"after_value": row[0], "after_seq": row[1]}
 
-    def _driver(self, connection: Connection, shape: _Shape, values: Mapping[str, Any]) -> str | None:
-        """Choose a filter that so few images pass that sorting those is cheaper than walking past the others."""
+    def _drivers(self, connection: Connection, shape: _Shape, values: Mapping[str, Any]) -> tuple[str | None, ...]:
+        """Choose, for each range, a filter that so few pass that sorting those is cheaper than walking past others."""
         for number in range(shape.properties):
             name = f"property_{number}"
             statement = self._kept(name, _property_count, name)
             if connection.execute(statement, values).scalar_one() < _FEW:
-                return name
-        for name, column in _DRIVERS.items():
-            if name in shape.filters and column != shape.sort_key:
-                driven = replace(shape, driver=name)
-                if self._count(connection, driven, values) < _FEW:
-                    return name
-        return None
+                return (name,) * len(shape.ranges)
+        return tuple(self._driver(connection, shape, number, values) for number in range(len(shape.ranges)))
 
-    def _count(self, connection: Connection, shape: _Shape, values: Mapping[str, Any]) -> int:
-        """Count the images that the driving filter passes, but not far beyond `_FEW`."""
-        found = 0
-        for number in range(len(shape.ranges)):
-            statement = self._kept((shape, number), _range_count, shape, number)
-            found += connection.execute(statement, values).scalar_one()
-            if found >= _FEW:
-                break
-        return found
+    def _driver(self, connection: Connection, shape: _Shape, number: int, values: Mapping[str, Any]) -> str | None:
+        dead, owned = shape.ranges[number]
+        for driver in _drivers_of(shape, dead=dead):
+            filters = shape.filters & _DRIVERS[driver]
+            key = driver, filters, number, dead, owned
+            statement = self._kept(key, _range_count, driver, filters, number, dead, owned)
+            if connection.execute(statement, values).scalar_one() < _FEW:
+                return driver
+        return None
 
     def _kept(self, key: object, build: Callable[..., _Statement], *arguments: object) -> _Statement:
         statement = self._statements.get(key)
@@ -211,48 +215,64 @@ def _filters(query: ImageQuery) -> dict[str, Any]:
 
 
 def _page_statement(shape: _Shape) -> _Statement:
-    parts = []
-    order = _sort_value(shape.sort_key)
-    for number, (dead, _) in enumerate(shape.ranges):
-        part = _range_statement(shape, number).add_columns(order.label("sort_value"), images.c.seq.label("sort_seq"))
-        for name in shape.filters:
-            part = part.where(_condition(name, dead=dead))
-        for found in range(shape.properties):
-            part = part.where(_has_property(f"property_{found}", leads=f"property_{found}" == shape.driver))
-        if shape.goes_on:
-            here = tuple_(order, images.c.seq)
-            there = tuple_(bindparam("after_value", type_=order.type), bindparam("after_seq", type_=BigInteger))
-            part = part.where(here < there if shape.descending else here > there)
-        parts.append(part)
+    parts = [_part(shape, number) for number in range(len(shape.ranges))]
     page = parts[0] if len(parts) == 1 else union_all(*parts)
-    columns: list[ColumnElement[Any]] = [literal_column("sort_value"), literal_column("sort_seq")]
-    return page.order_by(*(column.desc() if shape.descending else column.asc() for column in columns)).limit(
-        bindparam("limit", type_=BigInteger)
-    )
+    return page.order_by(*_order(shape, literal_column("sort_value"), literal_column("sort_seq"))).limit(_LIMIT)
 
 
-def _range_statement(shape: _Shape, number: int) -> Select[Any]:
-    """Select one range by the index that serves it best."""
-    dead, owned = shape.ranges[number]
-    place = images.c.grave if dead else images.c.shelf
-    statement = select(*IMAGE_COLUMNS).where(place == bindparam(f"place_{number}"))
-    if owned:
-        statement = statement.where(images.c.owner == bindparam(f"owner_{number}"))
-    index = _index(shape, dead=dead, owned=owned)
+def _part(shape: _Shape, number: int) -> Select[*tuple[Any, ...]]:
+    """Select from one range what comes behind the marker and passes the filters, by the index that serves it best."""
+    (dead, owned), driver = shape.ranges[number], shape.drivers[number]
+    value = _sort_value(shape.sort_key)
+    by_property = driver is not None and driver.startswith("property")
+    index = SEQ_INDEX if by_property else _index(shape.sort_key, driver, dead=dead, owned=owned)
+    conditions = [_is_in_range(number, dead=dead, owned=owned)]
+    conditions += [_passes(name, dead=dead) for name in sorted(shape.filters)]
+    for found in range(shape.properties):
+        name = f"property_{found}"
+        conditions.append(_has_property(name, leads=name == driver))
+    if shape.goes_on:
+        here = tuple_(value, images.c.seq)
+        there = tuple_(bindparam("after_value", type_=value.type), bindparam("after_seq", type_=BigInteger))
+        conditions.append(here < there if shape.descending else here > there)
+    selected = select(*IMAGE_COLUMNS, value.label("sort_value"), images.c.seq.label("sort_seq"))
+    in_order = shape.sort_key == "created_at" if dead else shape.sort_key in SORTED_BY
+    if driver is None and not in_order:
+        # Whole rows are fetched for those alone that come out first; the others are sorted by what the index holds.
+        narrow = _hinted(select(images.c.seq).where(*conditions), index)
+        first = narrow.order_by(*_order(shape, value, images.c.seq)).limit(_LIMIT)
+        return _hinted(selected.where(images.c.seq.in_(first)), SEQ_INDEX)
+    return _hinted(selected.where(*conditions), index)
+
+
+def _order(shape: _Shape, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    return [column.desc() if shape.descending else column.asc() for column in columns]
+
+
+def _drivers_of(shape: _Shape, *, dead: bool) -> Iterator[str]:
+    """Give the filters that an index other than the one with the order can answer."""
+    for driver, filters in _DRIVERS.items():
+        if shape.filters & filters and driver != shape.sort_key and (not dead or driver == "updated_at"):
+            yield driver
+
+
+def _index(sort_key: str, driver: str | None, *, dead: bool, owned: bool) -> str:
+    if dead:
+        return grave_index("created_at" if driver is None and sort_key == "created_at" else "changed_at")
+    column = driver or sort_key
+    return shelf_index(column if column in SORTED_BY else "created_at", owned=owned)
+
+
+def _hinted(statement: Select[*tuple[Any, ...]], index: str) -> Select[*tuple[Any, ...]]:
     return statement.with_hint(images, f"INDEXED BY {index}", "sqlite")
 
 
-def _index(shape: _Shape, *, dead: bool, owned: bool) -> str:
-    if shape.driver is not None and shape.driver.startswith("property"):
-        return SEQ_INDEX
-    if dead:
-        return grave_index("created_at" if shape.sort_key == "created_at" and shape.driver is None else "changed_at")
-    if shape.driver is not None:
-        return shelf_index(_DRIVERS[shape.driver], owned=owned)
-    return shelf_index(shape.sort_key if shape.sort_key in SORTED_BY else "created_at", owned=owned)
+def _is_in_range(number: int, *, dead: bool, owned: bool) -> ColumnElement[bool]:
+    in_place = (images.c.grave if dead else images.c.shelf) == bindparam(f"place_{number}")
+    return and_(images.c.owner == bindparam(f"owner_{number}"), in_place) if owned else in_place
 
 
-def _condition(name: str, *, dead: bool) -> ColumnElement[bool]:
+def _passes(name: str, *, dead: bool) -> ColumnElement[bool]:
     if name == "size_min":
         return images.c.size >= bindparam(name)
     if name == "size_max":
@@ -277,15 +297,17 @@ def _place_statement(sort_key: SortKey) -> Select[Any]:
     return select(_sort_value(str(sort_key)), images.c.seq).where(images.c.id == bindparam("marker"))
 
 
-def _property_count(name: str) -> Select[Any]:
+def _property_count(name: str) -> _Statement:
     return _counted(select(literal_column("1")).where(image_properties.c.digest == bindparam(name)))
 
 
-def _range_count(shape: _Shape, number: int) -> Select[Any]:
-    driver = str(shape.driver)
-    condition = _condition(driver, dead=shape.ranges[number][0])
-    return _counted(_range_statement(shape, number).with_only_columns(literal_column("1")).where(condition))
+def _range_count(driver: str, filters: frozenset[str], number: int, dead: bool, owned: bool) -> _Statement:  # noqa: FBT001 - called by `Lists._kept`
+    conditions = [_passes(name, dead=dead) for name in sorted(filters)]
+    one: Select[*tuple[Any, ...]] = select(literal_column("1")).where(
+        _is_in_range(number, dead=dead, owned=owned), *conditions
+    )
+    return _counted(_hinted(one, _index(driver, driver, dead=dead, owned=owned)))
 
 
-def _counted(statement: Select[Any]) -> Select[Any]:
+def _counted(statement: Select[*tuple[Any, ...]]) -> _Statement:
     return select(func.count()).select_from(statement.limit(_FEW).subquery())

@@ -16,15 +16,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 
-from glancefs.errors import Duplicate, ImageNotFound, StaleImage
+from glancefs.errors import Duplicate, ImageNotFound, InvalidQuery, StaleImage
 from glancefs.model import Image, ImageStatus, Location
 from glancefs.registries.base import Changes, Holdings, ImageQuery, Superseded
 from glancefs.registries.commits import GroupCommit, Transaction
 from glancefs.registries.lists import Lists
-from glancefs.registries.rows import IMAGE_COLUMNS, image_of, properties_of, property_digests, values_of
-from glancefs.registries.schema import counters, image_properties, images
+from glancefs.registries.rows import IMAGE_COLUMNS, image_of, property_digests, values_of
+from glancefs.registries.schema import counters, holdings, image_properties, images
 from glancefs.registries.sql_folders import SqlFolders, changed_folders
 from glancefs.registries.sqlite import SqliteDatabase
 from glancefs.registries.upgrade import check_schema, upgrade
@@ -32,10 +32,9 @@ from glancefs.registries.upgrade import check_schema, upgrade
 _GET: Final = select(*IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id"))
 _ADD: Final = insert(images)
 _REPLACE: Final = update(images).where(images.c.id == bindparam("wanted_id"))
-_STATE: Final = select(images.c.seq, images.c.revision, images.c.status, images.c.properties).where(
-    images.c.id == bindparam("wanted_id")
-)
+_CURRENT: Final = select(images.c.seq, *IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id"))
 _PLACE: Final = select(images.c.place).where(images.c.id == bindparam("wanted_id"))
+_IS_TAKEN: Final = select(images.c.seq).where(images.c.id == bindparam("wanted_id"))
 _TAKEN: Final = select(images.c.id).where(images.c.id.in_(bindparam("ids", expanding=True)))
 _ADD_PROPERTY: Final = insert(image_properties)
 _REMOVE_PROPERTY: Final = delete(image_properties).where(
@@ -51,19 +50,7 @@ _CHANGES: Final = (
 _NAMED: Final = select(images.c.location).where(
     images.c.location.in_(bindparam("locations", expanding=True)), images.c.status != ImageStatus.DELETED.value
 )
-# Halves of sizes: a sum of whole ones may be larger than the database's numbers.
-_HOLDINGS: Final = (
-    select(
-        images.c.status,
-        images.c.store,
-        func.count(),
-        func.sum(images.c.size.op(">>")(32)),
-        func.sum(images.c.size.op("&")(0xFFFFFFFF)),
-    )
-    .where(images.c.shelf.is_not(None))
-    .group_by(images.c.status, images.c.store)
-    .order_by(images.c.status, images.c.store)
-)
+_HOLDINGS: Final = select(holdings).where(holdings.c.images != 0).order_by(holdings.c.status, holdings.c.store)
 
 _AT_ONCE: Final = 500
 """How many values go into one statement."""
@@ -103,16 +90,23 @@ class SqlRegistry:
 
     def get(self, image_id: str) -> Image:
         """See `Registry.get`."""
-        with self._database.reading() as connection:
-            row = connection.execute(_GET, {"wanted_id": image_id}).one_or_none()
+        try:
+            with self._database.reading() as connection:
+                row = connection.execute(_GET, {"wanted_id": image_id}).one_or_none()
+        except UnicodeError:
+            # No database holds such a text, so no image has it.
+            row = None
         if row is None:
             raise ImageNotFound.by_id(image_id)
         return image_of(row)
 
     def find(self, query: ImageQuery) -> Sequence[Image]:
         """See `Registry.find`."""
-        with self._database.reading() as connection:
-            return self._lists.page(connection, query)
+        try:
+            with self._database.reading() as connection:
+                return self._lists.page(connection, query)
+        except UnicodeError:
+            raise InvalidQuery("The query holds bytes that are no text.") from None
 
     def replace(self, image: Image, *, expected_revision: int, superseding: Superseded | None = None) -> Image:
         """See `Registry.replace`."""
@@ -176,7 +170,7 @@ class SqlRegistry:
 
 
 def _add(transaction: Transaction, image: Image, superseded: Superseded | None) -> Image:
-    if image.id and transaction.connection.execute(_TAKEN, {"ids": [image.id]}).first():
+    if image.id and _is_taken(transaction, image.id):
         raise Duplicate(f"There is, or was, an image {image.id!r}.")
     place = None if superseded is None else _supersede(transaction, superseded)
     image_id = image.id or _generated_id(transaction)
@@ -185,33 +179,42 @@ def _add(transaction: Transaction, image: Image, superseded: Superseded | None) 
     values = values_of(added) | {"seq": revision, "place": revision if place is None else place}
     transaction.connection.execute(_ADD, values)
     _add_properties(transaction, revision, property_digests(added.properties))
+    transaction.hold(added, images=1)
     return added
 
 
+def _is_taken(transaction: Transaction, image_id: str) -> bool:
+    return transaction.connection.execute(_IS_TAKEN, {"wanted_id": image_id}).first() is not None
+
+
 def _generated_id(transaction: Transaction) -> str:
-    """Take the next whole number that nobody took. Sought in ever larger steps: users may have taken many in a row."""
-    step = 1
+    """Take the next whole number that nobody took. Sought in larger steps: users may have taken many in a row."""
+    (number,) = transaction.next_numbers(1)
+    transaction.use_number(number)
+    if not _is_taken(transaction, str(number)):
+        return str(number)
     while True:
-        candidates = [str(number) for number in range(transaction.next_id, transaction.next_id + step)]
-        taken = set(transaction.connection.execute(_TAKEN, {"ids": candidates}).scalars())
-        for candidate in candidates:
-            transaction.next_id += 1
-            if candidate not in taken:
-                return candidate
-        step = _AT_ONCE
+        numbers = transaction.next_numbers(_AT_ONCE)
+        taken = set(transaction.connection.execute(_TAKEN, {"ids": [str(number) for number in numbers]}).scalars())
+        for number in numbers:
+            transaction.use_number(number)
+            if str(number) not in taken:
+                return str(number)
 
 
 def _replace(transaction: Transaction, image: Image, expected_revision: int, superseded: Superseded | None) -> Image:
-    seq, before = _state(transaction, image.id, expected_revision)
+    seq, before = _current(transaction, image.id, expected_revision)
     place = {} if superseded is None else {"place": _supersede(transaction, superseded)}
-    replaced = replace(image, revision=transaction.next_revision())
-    transaction.connection.execute(_REPLACE, values_of(replaced) | place | {"wanted_id": image.id})
-    after = property_digests(replaced.properties)
-    gone = [{"old_digest": digest, "old_seq": seq} for digest in before - after]
+    after = replace(image, revision=transaction.next_revision())
+    transaction.connection.execute(_REPLACE, values_of(after) | place | {"wanted_id": image.id})
+    old, new = property_digests(before.properties), property_digests(after.properties)
+    gone = [{"old_digest": digest, "old_seq": seq} for digest in old - new]
     if gone:
         transaction.connection.execute(_REMOVE_PROPERTY, gone)
-    _add_properties(transaction, seq, after - before)
-    return replaced
+    _add_properties(transaction, seq, new - old)
+    transaction.hold(before, images=-1)
+    transaction.hold(after, images=1)
+    return after
 
 
 def _supersede(transaction: Transaction, superseded: Superseded) -> int:
@@ -222,27 +225,27 @@ def _supersede(transaction: Transaction, superseded: Superseded) -> int:
 
 
 def _delete(transaction: Transaction, image_id: str, expected_revision: int, deleted_at: datetime) -> Image:
-    _state(transaction, image_id, expected_revision)
-    image = image_of(transaction.connection.execute(_GET, {"wanted_id": image_id}).one())
+    _, before = _current(transaction, image_id, expected_revision)
     tombstone = replace(
-        image,
+        before,
         status=ImageStatus.DELETED,
         deleted_at=deleted_at,
         location=None,
         revision=transaction.next_revision(),
     )
     transaction.connection.execute(_REPLACE, values_of(tombstone) | {"wanted_id": image_id})
+    transaction.hold(before, images=-1)
     return tombstone
 
 
-def _state(transaction: Transaction, image_id: str, expected_revision: int) -> tuple[int, frozenset[str]]:
-    """Give the ``seq`` and the digests of the properties of an image that is at the expected revision."""
-    row = transaction.connection.execute(_STATE, {"wanted_id": image_id}).one_or_none()
+def _current(transaction: Transaction, image_id: str, expected_revision: int) -> tuple[int, Image]:
+    """Give the ``seq`` of an image, and the image, which is to be at the expected revision."""
+    row = transaction.connection.execute(_CURRENT, {"wanted_id": image_id}).one_or_none()
     if row is None or row.status == ImageStatus.DELETED:
         raise ImageNotFound.by_id(image_id)
     if row.revision != expected_revision:
         raise StaleImage(f"The image {image_id!r} was changed by somebody else.")
-    return row.seq, property_digests(properties_of(row.properties))
+    return row.seq, image_of(row[1:])
 
 
 def _add_properties(transaction: Transaction, seq: int, digests: Collection[str]) -> None:

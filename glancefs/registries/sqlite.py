@@ -10,20 +10,22 @@ Threading: connections are lent to one thread at a time; those for reading are k
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, Self, cast
 
 from sqlalchemy import Connection, FromClause, create_engine, event
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from glancefs.errors import ConfigError, InvalidRequest, RegistryUnavailable, StoreFull
@@ -36,8 +38,27 @@ _PRAGMAS: Final = (
     "PRAGMA wal_autocheckpoint = 2000",
     "PRAGMA journal_size_limit = 67108864",
 )
-_LONGEST_PAUSE: Final = 0.002
-"""Between two attempts to begin writing, in seconds: less than most transactions take."""
+_PAUSE: Final = 0.0005
+"""Between two attempts to begin writing, on average, in seconds: less than most transactions take."""
+
+_COURTESY: Final = 0.001
+"""How long a writer stays away after its turn while others wait, in seconds: longer than any pause of theirs."""
+
+_TURN: Final = 0.01
+"""How long a writer may go on, transaction after transaction, while others wait, in seconds."""
+
+
+_REASONS: Final[Mapping[int | None, str]] = MappingProxyType(
+    {
+        sqlite3.SQLITE_BUSY: "is in use by others for too long",
+        sqlite3.SQLITE_LOCKED: "is in use by others for too long",
+        sqlite3.SQLITE_READONLY: "may not be written",
+        sqlite3.SQLITE_CANTOPEN: "can't be opened",
+        sqlite3.SQLITE_CORRUPT: "is damaged",
+        sqlite3.SQLITE_NOTADB: "is no database",
+    }
+)
+"""What SQLite's result codes mean to an operator (https://sqlite.org/rescode.html)."""
 
 
 class SqliteDatabase:
@@ -52,6 +73,8 @@ class SqliteDatabase:
             raise ConfigError(f"The registry can't be kept in {checked.render_as_string()!r}; use sqlite:////a/path.")
         self.path = Path(str(checked.database))
         self._busy_timeout = busy_timeout
+        self._queue = _Queue(self.path.with_name(self.path.name + "-waiting"))
+        self._turn_began = 0.0
         self._closed = False
         self._idle: deque[Connection] = deque()
         self._engine = create_engine(
@@ -84,6 +107,12 @@ class SqliteDatabase:
         except SQLAlchemyError as error:
             raise translated(error) from None
 
+    def connect_to_write(self) -> Connection:
+        """Give a new connection for `begin_writing`, which does its own waiting."""
+        connection = self.connect()
+        connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+        return connection
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Lend a connection for statements that only read. Database errors inside come out translated."""
@@ -107,57 +136,68 @@ class SqliteDatabase:
     def begin_writing(self, connection: Connection) -> None:
         """Begin a transaction as the only writer. Raises RegistryUnavailable when others write for too long.
 
-        SQLite's own way of waiting sleeps ever longer, which starves whoever came late; this one keeps asking.
+        SQLite's own way of waiting sleeps ever longer, so that of two busy processes one starves; here who waits keeps
+        asking, and is let in by who has just written.
         """
+        if not connection.in_transaction():
+            # To SQLAlchemy the connection is in one transaction for ever, so that nobody, as Alembic would, begins and
+            # commits one of their own.
+            connection.begin()
+        driver = _driver_connection(connection)
         deadline = time.monotonic() + self._busy_timeout
-        while True:
-            try:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            except DBAPIError as error:
-                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-            else:
-                return
-            time.sleep(random.uniform(0, _LONGEST_PAUSE))  # noqa: S311 - spreads the contenders, guards nothing
+        if not self._queue.others_wait():
+            self._turn_began = time.monotonic()
+        elif time.monotonic() > self._turn_began + _TURN:
+            time.sleep(_COURTESY)
+        with self._queue:
+            while True:
+                try:
+                    driver.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                        raise translated(error) from None
+                else:
+                    return
+                self._queue.wait()
+                self._turn_began = time.monotonic()
+
+    def end_writing(self, connection: Connection, *, commit: bool) -> None:
+        """Commit, or roll back, what `begin_writing` began."""
+        driver = _driver_connection(connection)
+        if commit or driver.in_transaction:
+            driver.execute("COMMIT" if commit else "ROLLBACK")
 
     def integrity_check(self, connection: Connection) -> Sequence[str]:
         """Give what is wrong with the database, in SQLite's words."""
         found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
-        found = [] if found == ["ok"] else list(found)
-        return found + [
-            f"{row[0]}: a row refers to nothing" for row in connection.exec_driver_sql("PRAGMA foreign_key_check")
-        ]
+        lost = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        return [text for text in found if text != "ok"] + [f"{row[0]}: a row refers to nothing" for row in lost]
 
     def close(self) -> None:
         """Let go of the connections that nobody uses; the others go when they are given back."""
         self._closed = True
         while self._idle:
             self._idle.pop().close()
-
-
-def end_writing(connection: Connection, *, commit: bool) -> None:
-    """Commit or roll back what `SqliteDatabase.begin_writing` began."""
-    if commit:
-        connection.exec_driver_sql("COMMIT")
-    elif connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]  # sqlite3's own attribute
-        connection.exec_driver_sql("ROLLBACK")
+        self._queue.close()
 
 
 def translated(error: Exception) -> Exception:
     """Give our error for a database's, whose text tells nothing of statements and values; others as they are."""
     if isinstance(error, (OverflowError, UnicodeError)):
         return InvalidRequest("The registry can't keep such a number or text.")
+    if isinstance(error, OSError):
+        return RegistryUnavailable(f"The registry's files can't be used: {error.strerror}.")
     if not isinstance(error, (SQLAlchemyError, sqlite3.Error)):
         return error
-    code = _code(error)
-    name = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
-    if code == sqlite3.SQLITE_FULL:
+    if _code(error) == sqlite3.SQLITE_FULL:
         return StoreFull("There is no room for the registry's database to grow.")
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return RegistryUnavailable("The registry's database is in use by others for too long.")
-    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return RegistryUnavailable(f"The registry's database is damaged, or is none ({name}).")
-    return RegistryUnavailable(f"The registry's database does not answer ({name}).")
+    reason = _REASONS.get(_code(error), "does not answer")
+    name = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
+    return RegistryUnavailable(f"The registry's database {reason} ({name}).")
+
+
+def _driver_connection(connection: Connection) -> sqlite3.Connection:
+    return cast("sqlite3.Connection", connection.connection.dbapi_connection)
 
 
 def _code(error: Exception) -> int | None:
@@ -169,6 +209,56 @@ def _code(error: Exception) -> int | None:
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:
     for pragma in _PRAGMAS:
         connection.execute(pragma)
+
+
+class _Queue:
+    """Shows the other processes on a database that one waits to write: a lock on a file, gone with who holds it.
+
+    Threading: one thread at a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+        self._shown = False
+
+    def others_wait(self) -> bool:
+        """Tell whether anybody else waits."""
+        if not self._try_lock(fcntl.LOCK_EX):
+            return True
+        fcntl.flock(self._opened(), fcntl.LOCK_UN)
+        return False
+
+    def wait(self) -> None:
+        """Wait a moment, in sight of the others; the end of the context takes that back."""
+        self._shown = self._shown or self._try_lock(fcntl.LOCK_SH)
+        time.sleep(random.uniform(0.5, 1.5) * _PAUSE)  # noqa: S311 - parts those who wait, guards nothing
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            fcntl.flock(self._opened(), fcntl.LOCK_UN)
+            self._shown = False
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _try_lock(self, kind: int) -> bool:
+        try:
+            fcntl.flock(self._opened(), kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _opened(self) -> int:
+        if self._file is None:
+            self._file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        return self._file
 
 
 class _HintingCompiler(SQLiteCompiler):

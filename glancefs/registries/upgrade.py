@@ -16,7 +16,7 @@ from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, Strin
 
 from glancefs.errors import ConfigError, SchemaTooNew
 from glancefs.registries.schema import REVISIONS, counters, metadata
-from glancefs.registries.sqlite import SqliteDatabase, end_writing
+from glancefs.registries.sqlite import SqliteDatabase
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
@@ -48,16 +48,16 @@ def upgrade(database: SqliteDatabase) -> bool:
     with database.reading() as connection:
         if schema_version(connection) == REVISIONS[-1]:
             return False
-    with database.connect() as connection:
+    with database.connect_to_write() as connection:
         database.begin_writing(connection)
         done = False
         try:
             changed = _upgrade_in_transaction(connection)
-            end_writing(connection, commit=True)
+            database.end_writing(connection, commit=True)
             done = True
         finally:
             if not done:
-                end_writing(connection, commit=False)
+                database.end_writing(connection, commit=False)
     return changed
 
 

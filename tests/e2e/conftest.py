@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.certificates import self_signed
-from tests.support.processes import Processes, product, run
+from tests.support.processes import Argument, Processes, product, run
 from tests.support.servers import RunningServer, start_server
 
 USERS = {"alice": "wonderland", "bob": "the builder", "root": "of all"}
@@ -48,15 +48,16 @@ def tls_server(serve: Serve, tmp_path: Path) -> RunningServer:
     return serve(trust=pem, gateway_tls_cert=pem, gateway_tls_key=pem)
 
 
-@pytest.fixture
-def guarded_server(serve: Serve, tmp_path: Path) -> RunningServer:
-    """A server that asks its `USERS` who they are."""
-    data = tmp_path / "data"
+@pytest.fixture(scope="session")
+def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server with two workers that asks its `USERS` who they are; many tests share it."""
+    folder = tmp_path_factory.mktemp("guarded")
     for user, password in USERS.items():
-        run([product(), "user", "add", "--data", data, user], stdin=f"{password}\n".encode())
-    server = serve(data=data, auth_mode="htpasswd", auth_admins="root")
-    server.users = USERS
-    return server
+        words: list[Argument] = [product(), "user", "add", "--data", folder / "data", "--password-stdin", user]
+        run(words, stdin=f"{password}\n".encode())
+    options = {"GLANCEFS_AUTH_MODE": "htpasswd", "GLANCEFS_AUTH_ADMINS": "root"}
+    with Processes(folder) as processes:
+        yield start_server(processes, folder / "data", "--workers", "2", env=options)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

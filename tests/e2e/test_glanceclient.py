@@ -150,7 +150,8 @@ def test_images_are_deleted(glance: Glance, file: Path) -> None:
 def test_a_protected_image_is_not_deleted(glance: Glance, file: Path) -> None:
     image_id = create(glance, file)
     glance("image-update", image_id, "--is-protected", "True")
-    assert "protected" in glance("image-delete", image_id).err
+    refused = glance("image-delete", image_id)
+    assert "protected" in refused.out + refused.err
     assert told(glance("image-show", image_id))["status"] == "active"
     glance("image-update", image_id, "--is-protected", "False")
     glance("image-delete", image_id)

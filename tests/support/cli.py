@@ -116,7 +116,11 @@ def served(tmp_path: Path) -> Iterator[ServeFolder]:
         core = assemble(config, migrate=True)
         metrics = make_metrics(config.gateway)
         server = Server(
-            app_factory=lambda: make_application(core, metrics=metrics), listen="127.0.0.1:0", shutdown_timeout=5.0
+            app_factory=lambda: make_application(core, metrics=metrics),
+            listen="127.0.0.1:0",
+            tls_cert=config.gateway.tls_cert,
+            tls_key=config.gateway.tls_key,
+            shutdown_timeout=5.0,
         )
         running.append((server, core))
         server.start()

@@ -13,7 +13,7 @@ import http.client
 import json
 import ssl
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -59,7 +59,6 @@ class RunningServer:
     data: Path
     trust: Path | None = None
     """The certificate to trust, for a server that speaks TLS."""
-    users: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def host(self) -> str:
@@ -100,9 +99,13 @@ class RunningServer:
         for process in self.system_processes():
             Path(f"/proc/{process.pid}/clear_refs").write_text("5")
 
+    def peaks(self) -> list[int]:
+        """The highest resident memory of each process since `forget_peaks`, in bytes."""
+        return [_status_bytes(process.pid, "VmHWM") for process in self.system_processes()]
+
     def peak_memory(self) -> int:
-        """The highest resident memory of each process since `forget_peaks`, in bytes, all together."""
-        return sum(_status_bytes(process.pid, "VmHWM") for process in self.system_processes())
+        """The sum of the `peaks`."""
+        return sum(self.peaks())
 
     def memory(self) -> int:
         """The resident memory of all its processes, in bytes."""

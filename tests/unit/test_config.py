@@ -161,6 +161,7 @@ def test_a_named_file_that_is_missing_is_refused(tmp_path: Path) -> None:
         ("[gateway]\nmax_upload = '20 apples'", "config.toml:2: gateway.max_upload takes bytes"),
         ("[gateway]\nmax_upload = -1", "config.toml:2: gateway.max_upload takes bytes"),
         ("[gateway]\nshutdown_timeout = -1", "config.toml:2: gateway.shutdown_timeout takes seconds"),
+        ("[gateway]\nidle_timeout = 0", "config.toml:2: gateway.idle_timeout takes seconds, more than 0, not 0."),
         ("[gateway]\nshutdown_timeout = nan", "config.toml:2: gateway.shutdown_timeout takes seconds"),
         ("[gateway]\npublic_url = 'images.example'", "config.toml:2: gateway.public_url takes a URL"),
         ("[auth]\nadmins = 'ann'", "config.toml:2: auth.admins takes a list of names, not 'ann'."),

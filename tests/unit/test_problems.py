@@ -5,6 +5,8 @@ Threading: none.
 """
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +93,11 @@ def test_a_problem_takes_the_form_that_is_asked_for(accept: str | None, content_
     response = problem_response(method_not_allowed("BREW", ("GET",)), accept=accept)
     assert dict(response.headers)["Content-Type"] == content_type
     assert dict(response.headers)["Allow"] == "GET"
+
+
+def test_the_reference_names_every_error_with_its_status() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "errors.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| `([a-z-]+)` \| (\d+)", page, re.MULTILINE)
+    assert {(name, code, int(status)) for name, code, status in rows} == {
+        (error.__name__, error.code, status_of(error)) for error in every_error() if of_the_product(error)
+    }

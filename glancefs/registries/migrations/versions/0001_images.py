@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images, the index of their properties, and the counters.
+"""Images, the index of their properties, and what is counted.
 
 Threading: run by one thread, inside `glancefs.registries.upgrade`.
 """
@@ -25,6 +25,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_counters"),
     )
     op.bulk_insert(counters, [{"id": 1, "revision": 0, "next_id": 1}])
+    op.create_table(
+        "holdings",
+        sa.Column("status", sa.Text, nullable=False),
+        sa.Column("store", sa.Text, nullable=False),
+        sa.Column("images", sa.BigInteger, nullable=False),
+        sa.Column("size_high", sa.BigInteger, nullable=False),
+        sa.Column("size_low", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("status", "store", name="pk_holdings"),
+    )
     _create_images()
     op.create_table(
         "image_properties",
@@ -70,10 +79,10 @@ def _create_images() -> None:
     op.create_index("ix_images_revision", "images", ["revision"], unique=True)
     _create_partial_index("ix_images_location", ["location"], "location IS NOT NULL")
     for column in _SORTED_BY:
-        covered = ["status", "store"] if column == "size" else []
+        passed_by = ["type", "status", "disk_format", "container_format"] if column == "created_at" else []
         living = "shelf IS NOT NULL"
-        _create_partial_index(f"ix_images_shelf_{column}", ["shelf", column, "seq", *covered], living)
-        _create_partial_index(f"ix_images_owner_shelf_{column}", ["owner", "shelf", column, "seq"], living)
+        _create_partial_index(f"ix_images_shelf_{column}", ["shelf", column, "seq", *passed_by], living)
+        _create_partial_index(f"ix_images_owner_shelf_{column}", ["owner", "shelf", column, "seq", *passed_by], living)
     for column in ("created_at", "changed_at"):
         _create_partial_index(f"ix_images_grave_{column}", ["grave", column, "seq"], "grave IS NOT NULL")
 

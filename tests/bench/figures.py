@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures that are measured: what each is, beside whom, and what was promised.
+
+Answers for judging a measurement and for printing the table, on the screen and as a page of the documentation. Does not
+measure.
+
+Threading: values and pure functions; a `Report` belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+ONE_WORKER = "itself, one worker"
+FEW_IMAGES = "itself, 1,000 images"
+NOBODY_ELSE = "itself, no uploads"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One line of the table. What is promised is all of the limits that are set."""
+
+    key: str
+    what: str
+    unit: str
+    peer: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+    ratio: float | None = None
+    """The least of ours divided by the peer's."""
+
+    @property
+    def target(self) -> str:
+        """What was promised, in words."""
+        parts = [f"at least {amount(self.at_least, self.unit)}"] if self.at_least is not None else []
+        parts += [f"at most {amount(self.at_most, self.unit)}"] if self.at_most is not None else []
+        parts += [f"ratio {self.ratio:g}"] if self.ratio is not None else []
+        return ", ".join(parts)
+
+
+_WHO: Final = {
+    "half": "the owner of half of them",
+    "few": "the owner of one in ten thousand",
+    "stranger": "a user who has none",
+    "anonymous": "nobody known",
+}
+
+FIGURES: Final = (
+    Figure(key="get", what="GET of 1 GiB", unit="MB/s", peer="nginx", ratio=0.9),
+    Figure(key="get-4", what="GET of 1 GiB, 4 at a time", unit="MB/s", peer="nginx", ratio=0.9),
+    Figure(
+        key="post", what="POST of 1 GiB, hashed and synced", unit="MB/s", peer="nginx, unhashed, unsynced", ratio=0.6
+    ),
+    Figure(key="post-disk", what="the same", unit="MB/s", peer="the disk alone, synced"),
+    Figure(key="post-unsynced", what="POST of 1 GiB, hashed, unsynced", unit="MB/s", peer="nginx, unhashed, unsynced"),
+    Figure(key="post-hash", what="the same", unit="MB/s", peer="SHA-256 alone"),
+    Figure(key="head", what="HEAD, 16 clients, one worker", unit="/s", peer="nginx, one worker", at_least=2500),
+    Figure(key="head-2", what="HEAD, 16 clients, two workers", unit="/s", peer=ONE_WORKER, ratio=1.7),
+    *(
+        Figure(
+            key=f"list-{key}",
+            what=f"list of 25 out of 1,000,000, for {who}",
+            unit="/s",
+            peer=FEW_IMAGES,
+            at_least=800,
+            ratio=round(1 / 1.3, 2),
+        )
+        for key, who in _WHO.items()
+    ),
+    Figure(key="pairs", what="create + delete, 16 clients, durable", unit="/s", at_least=300),
+    Figure(
+        key="pairs-data",
+        what="the same with 4 KiB of data, durable",
+        unit="/s",
+        peer="nginx, PUT + DELETE, unsynced",
+    ),
+    Figure(key="slow-head", what="HEAD beside 16 slow uploads, p99", unit="ms", peer=NOBODY_ELSE, at_most=50),
+    Figure(key="slow-health", what="/healthcheck beside 16 slow uploads, p99", unit="ms", peer=NOBODY_ELSE, at_most=50),
+    Figure(key="start", what="start to first answer", unit="s", peer="nginx", at_most=1),
+    Figure(key="idle", what="memory when idle, one worker", unit="MiB", at_most=60),
+    Figure(key="busy", what="memory at its highest during these transfers, each worker", unit="MiB", at_most=100),
+)
+
+
+def amount(value: float, unit: str) -> str:
+    """A value as people read it."""
+    digits = f"{value:,.2f}" if value < 10 else f"{value:,.0f}"
+    return f"{digits.removesuffix('.00')}{'' if unit.startswith('/') else ' '}{unit}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What came out for a figure: the medians, and all runs."""
+
+    figure: Figure
+    ours: float
+    peer: float | None = None
+    runs: Sequence[object] = ()
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours divided by the peer's."""
+        return self.ours / self.peer if self.peer else None
+
+    @property
+    def is_met(self) -> bool | None:
+        """Whether the promise was kept; None where nothing was promised."""
+        figure, kept = self.figure, []
+        if figure.at_least is not None:
+            kept.append(self.ours >= figure.at_least)
+        if figure.at_most is not None:
+            kept.append(self.ours <= figure.at_most)
+        if figure.ratio is not None:
+            kept.append(self.ratio is not None and self.ratio >= figure.ratio)
+        return all(kept) if kept else None
+
+    def cells(self) -> tuple[str, ...]:
+        """The line of the table."""
+        unit = self.figure.unit
+        met = {True: "yes", False: "**no**", None: ""}[self.is_met]
+        return (
+            self.figure.what,
+            amount(self.ours, unit),
+            f"{amount(self.peer, unit)} ({self.figure.peer})" if self.peer else "",
+            f"{self.ratio:.2f}" if self.ratio else "",
+            self.figure.target,
+            met,
+        )
+
+
+HEADINGS: Final = ("What", "glancefs", "Peer", "Ratio", "Promised", "Kept")
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """All that was measured in one run."""
+
+    measured: dict[str, Measured] = field(default_factory=dict)
+
+    def add(self, key: str, *, ours: float, peer: float | None = None, runs: Sequence[object] = ()) -> None:
+        """Note a figure. Raises StopIteration for one that nobody knows."""
+        figure = next(figure for figure in FIGURES if figure.key == key)
+        self.measured[key] = Measured(figure=figure, ours=ours, peer=peer, runs=runs)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every figure was measured."""
+        return all(figure.key in self.measured for figure in FIGURES)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table, in the order of `FIGURES`."""
+        return [self.measured[figure.key].cells() for figure in FIGURES if figure.key in self.measured]
+
+    def as_text(self) -> str:
+        """The table for a terminal."""
+        rows = [HEADINGS, *self.rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
+
+    def as_markdown(self) -> str:
+        """The table for a page."""
+        rule = ("---", "--:", "--:", "--:", "---", "---")
+        return "\n".join("| " + " | ".join(row) + " |" for row in (HEADINGS, rule, *self.rows()))
+
+    def save_raw(self, file: Path) -> None:
+        """Keep every run, for whoever wants to look closer."""
+        raw = {key: asdict(measured) for key, measured in self.measured.items()}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(raw, indent=1, default=str) + "\n")

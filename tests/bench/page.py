@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/reference/performance.md: the table, and what it takes to read it.
+
+Answers for the words around the table and for describing the machine so that others can tell it from theirs. Names no
+machine.
+
+Threading: pure, but for looking at the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import psutil
+
+from tests.bench.figures import Report
+
+_PAGE = """# Performance
+
+`make bench` measured this and wrote this page.
+Ours and the peer's runs alternate within one run, on one file system, with two workers unless a line says otherwise;
+each figure is the median.
+The load comes from the same machine, so what the clients take is missing to both sides.
+What no ratio stands beside means something only beside another machine's run.
+
+The machine: {machine}.
+
+{table}
+
+{missed}
+
+## How it is measured
+
+- **Transfers** are of 1 GiB of random bytes that are in memory; clients use sendfile(2) and throw away what they get.
+  nginx keeps a PUT as it comes; glancefs computes its SHA-256, and answers when bytes, name and row are on the disk.
+  "Unsynced" is glancefs with every sync switched off from outside (`eatmydata`).
+- **HEAD** is by `ab`, lists and pairs by `wrk`, on connections that stay open.
+- **Lists** are `GET /images/detail?limit=25`, for known users with `is_public=none`: all that they may see.
+  The images are of all types, sizes and states, half of them public, and belong to a crowd.
+- **Create + delete** is `POST` and `DELETE` of one image after the other by each client; not one request failed.
+  Each answer comes after the commit is on the disk; commits of concurrent requests share one sync.
+- **Slow uploads** send a few bytes ten times a second. Four clients ask beside them without a pause.
+- **Memory** is resident memory, shared pages included, of each process.
+"""
+
+_WHY = {
+    "post": "The disk itself takes no more: see the line below it. Whoever waits for the disk is as fast as the disk.",
+}
+"""Why a promise is not kept where it isn't; what is measured says whether it is."""
+
+
+def page(report: Report) -> str:
+    """Give the whole page."""
+    missed = [measured for measured in report.measured.values() if measured.is_met is False]
+    lines = [f"- **{found.figure.what}**: {_WHY.get(found.figure.key, 'not explained yet.')}" for found in missed]
+    told = "\n".join(["## What is missed, and why", "", *lines]) if lines else "Every promise is kept."
+    return _PAGE.format(machine=machine(), table=report.as_markdown(), missed=told)
+
+
+def machine() -> str:
+    """Describe this machine in words."""
+    cores = os.cpu_count() or 1
+    memory = round(psutil.virtual_memory().total / (1 << 30))
+    system = platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    kind = "a virtual machine" if _is_virtual() else "a machine"
+    return (
+        f"{kind} with {cores} cores ({_processor()}), {memory} GiB of memory, {_file_system(Path.cwd())}, {system}, "
+        f"Linux {platform.release().split('-')[0]}, Python {platform.python_version()}"
+    )
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _is_virtual() -> bool:
+    return any(" hypervisor" in line for line in Path("/proc/cpuinfo").read_text().splitlines())
+
+
+def _file_system(path: Path) -> str:
+    device = path.stat().st_dev
+    for partition in psutil.disk_partitions(all=True):
+        point = Path(partition.mountpoint)
+        if point.exists() and point.stat().st_dev == device:
+            return f"{partition.fstype} on one disk"
+    return "an unknown file system"

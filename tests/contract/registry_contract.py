@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every registry promises, as tests: one suite, run over each backend.
+
+Answers for the sentences of `glancefs.registries.base`. A backend's test class says how to open one; the tests are
+in three parts: `registry_keeping`, `registry_lists` and `registry_company`.
+
+Threading: see the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from glancefs.registries.base import Registry
+from tests.contract.registry_company import RegistryCompany
+from tests.contract.registry_keeping import RegistryKeeping
+from tests.contract.registry_lists import ListsMachine, RegistryLists
+
+
+class RegistryContract(RegistryKeeping, RegistryLists, RegistryCompany):
+    """The whole contract. A backend's class adds `open`."""
+
+    @staticmethod
+    def open(folder: Path) -> Registry:
+        """Open the registry of a folder, which is made if there is none; many processes may do so."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """Name the folder of the registry under test."""
+        return tmp_path / "registry"
+
+    @pytest.fixture
+    def registry(self, folder: Path) -> Iterator[Registry]:
+        """Open an empty registry."""
+        registry = self.open(folder)
+        yield registry
+        registry.close()
+
+    def test_lists_are_what_the_promises_say(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        open_registry = self.open
+
+        class Machine(ListsMachine):
+            def __init__(self) -> None:
+                super().__init__()
+                self.registry = open_registry(tmp_path_factory.mktemp("registry"))
+
+            def teardown(self) -> None:
+                self.registry.close()
+
+        run_state_machine_as_test(Machine, settings=settings(max_examples=40, stateful_step_count=25))
