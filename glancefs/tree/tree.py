@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from glancefs.context import RequestContext
 from glancefs.errors import (
@@ -125,6 +126,14 @@ class ImageTree:
             writing=self._writing,
             context=context,
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def recover(self) -> None:
         """Show in ``.glance/pending`` what dead mounts of this caller left; once, when a mount begins."""
