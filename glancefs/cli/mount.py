@@ -137,7 +137,7 @@ def umount(*, mountpoint: Path, lazy: bool, timeout: float) -> None:
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
-            message = f"{point} is busy: somebody has files open or works in a folder of it. --lazy takes it away anyhow."
+            message = f"{point} is busy: somebody has files open or works in it. --lazy takes it away anyhow."
             raise MountBusy(message) from None
         if daemon is not None and not select.select([daemon], [], [], timeout)[0]:
             message = f"{point} is unmounted, but its daemon is not done after {timeout:g} seconds."

@@ -19,7 +19,7 @@ from typing import Final
 import pyfuse3
 import trio
 
-from glancefs.errors import GlancefsError
+from glancefs.errors import GlancefsError, PathNotFound
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.statistics import Statistics
@@ -30,6 +30,7 @@ from glancefs.tree.entries import mtime_of
 _log = logging.getLogger(__name__)
 
 INTERVAL: Final = 0.25
+_FOLDER: Final = "folder:"
 _FRESH: Final = 2.0
 """Seconds since the last look at the feed, within which memory is as good as a look at the registry."""
 
@@ -101,7 +102,10 @@ class Watcher:
             piece = await self._bridge.look(self._tree.changes, since)
             notices = _Notices()
             for change in piece.changes:
-                self._apply(change, notices)
+                if change.key.startswith(_FOLDER):
+                    await self._apply_folder(change.paths[0], notices)
+                else:
+                    self._apply(change, notices)
             if len(notices):
                 self._statistics.invalidated += len(notices)
                 await self._bridge.notify(partial(_tell, notices))
@@ -116,6 +120,11 @@ class Watcher:
 
     def _apply(self, change: TreeChange, notices: _Notices) -> None:
         inode = self._inodes.of_key(change.key)
+        if change.image is None:
+            if inode is not None and not inode.is_gone:
+                self._forget_name(inode.path, notices)
+                self._inodes.lose(inode)
+            return
         for path in change.paths:
             self._name_may_differ(path, inode, notices)
         if inode is None or inode.is_gone:
@@ -123,13 +132,26 @@ class Watcher:
         self._inodes.distrust(inode)
         if inode.path not in change.paths:
             self._forget_name(inode.path, notices)
-            if change.paths:
-                self._inodes.leave(inode.path)
-                inode.path = change.paths[0]
-            else:
-                self._inodes.lose(inode)
-        if change.image is not None:
-            self._update(inode, change.image, notices)
+            self._inodes.leave(inode.path)
+            inode.path = change.paths[0]
+        self._update(inode, change.image, notices)
+
+    async def _apply_folder(self, path: str, notices: _Notices) -> None:
+        """Look whether a folder is there; the kernel hears nothing of one that stays: somebody may work in it."""
+        try:
+            entry = await self._bridge.look(self._tree.lookup, path)
+        except PathNotFound:
+            entry = None
+        inode = self._inodes.at(path)
+        if entry is not None and inode is not None and self._inodes.of_key(entry.key) is inode:
+            if inode.mtime_ns != entry.mtime_ns:
+                self._inodes.refresh(inode, entry, allocated=0)
+                notices.attributes.append(inode.ino)
+        elif inode is not None:
+            self._forget_name(path, notices)
+            self._inodes.lose(inode)
+        elif self._absent.pop(path, None) is not None:
+            self._forget_name(path, notices)
 
     def _name_may_differ(self, path: str, inode: Inode | None, notices: _Notices) -> None:
         """Take back what the kernel was told of a path, unless it leads to this very inode."""

@@ -78,7 +78,7 @@ class OpenFiles:
         if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
             return await self._open_for_reading(inode)
         is_new = bool(flags & os.O_TRUNC)
-        entry = self.replacements.take(task, inode)
+        replaced = entry = self.replacements.take(task, inode)
         if entry is None:
             entry = await self.entry_of(inode)
             if inode.kind is EntryKind.IMAGE and is_new:
@@ -89,6 +89,7 @@ class OpenFiles:
         work = partial(_stage, self._tree, entry, task, truncate=is_new)
         upload, opener = await self._bridge.change(work)
         file = self._publisher.file_of(upload, inode)
+        file.hides = file.hides or replaced
         if is_new:
             file.window.cut(0)
         return self._opened(self._writing(file, opener, flags))

@@ -75,6 +75,7 @@ class Session:
     async def _serve(self) -> None:
         async with open_bridge(statistics=self._statistics, deadlines=self._deadlines) as bridge:
             inodes = Inodes(statistics=self._statistics)
+            inodes.refresh(inodes.root, await bridge.look(self._tree.lookup, ""), allocated=0)
             publisher = Publisher(
                 tree=self._tree,
                 bridge=bridge,

@@ -284,7 +284,8 @@ class Operations(pyfuse3.Operations):
         if known.file is not None:
             await known.file.window.drain()
         entry = await self.files.entry_of(known)
-        work = partial(self._tree.set_xattr, entry, name.decode("utf-8", "replace"), value)
+        is_open = known.file is not None and known.file.writers > 0
+        work = partial(self._tree.set_xattr, entry, name.decode("utf-8", "replace"), value, is_open=is_open)
         self._set(known, await self._bridge.write(work, size=known.file.size if known.file else 0))
 
     @guarded
@@ -435,6 +436,7 @@ class Operations(pyfuse3.Operations):
         return self._see(entry, allocated=size)
 
     def _see(self, entry: Entry, *, allocated: int = 0, is_listed: bool = False) -> Inode:
+        entry = self._publisher.shown(entry)
         inode = self._inodes.see(entry, allocated=allocated, is_listed=is_listed)
         if entry.staged is not None:
             self._publisher.file_of(entry.staged, inode)

@@ -29,7 +29,7 @@ from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.windows import WriteWindow
 from glancefs.model import Image
 from glancefs.staging import StagedState, StagedUpload
-from glancefs.tree import EntryKind, ImageTree
+from glancefs.tree import Entry, EntryKind, ImageTree
 from glancefs.tree.entries import image_entry, image_key
 
 _log = logging.getLogger(__name__)
@@ -69,6 +69,14 @@ class Publisher:
             inode.kind = EntryKind.STAGED
             inode.file = file
         return file
+
+    def shown(self, entry: Entry) -> Entry:
+        """Give what is to be seen where the tree has an entry: of a file that replaces an image, still the image."""
+        file = self._files.get(entry.staged.key) if entry.staged is not None else None
+        if file is None or file.hides is None or not file.is_staged:
+            return entry
+        old = self._inodes.of_key(file.hides.key)
+        return entry if old is not None and old.is_gone else file.hides
 
     def drop(self, file: StagedFile) -> None:
         """Let go of a file that nobody holds; it is made again when it is next looked at."""

@@ -32,6 +32,7 @@ class Replacements:
         self._asked: Final[OrderedDict[tuple[int, int], Entry]] = OrderedDict()
         self._numbers: Final = count(1)
         self._given: Final[dict[int, Entry]] = {}
+        self._under_way: Final[dict[str, Inode]] = {}
 
     def ask(self, task: int, inode: Inode, entry: Entry) -> None:
         """Say that a task, which is to be answered ESTALE, opens an image to write it anew."""
@@ -44,6 +45,9 @@ class Replacements:
         entry = self._asked.get((task, inode.ino)) if self._asked else None
         if entry is None:
             return None
+        new = self._under_way.get(entry.key)
+        if new is not None and new.file is not None and new.file.is_staged:
+            return new
         new = self._inodes.make(f"replacement:{next(self._numbers)}", inode.path, EntryKind.STAGED)
         self._given[new.ino] = entry
         return new
@@ -51,10 +55,14 @@ class Replacements:
     def take(self, task: int, inode: Inode) -> Entry | None:
         """Give the entry of the image that is to be replaced through this inode, at its first open."""
         entry = self._given.pop(inode.ino, None)
-        for key in [key for key, asked in self._asked.items() if key[0] == task and asked is entry]:
+        if entry is not None:
+            self._under_way[entry.key] = inode
+        for key in [key for key in self._asked if key[0] == task]:
             del self._asked[key]
         return entry
 
     def forget(self, inode: Inode) -> None:
-        """Let go of an inode that the kernel has forgotten without opening it."""
+        """Let go of an inode that the kernel has forgotten."""
         self._given.pop(inode.ino, None)
+        for key in [key for key, other in self._under_way.items() if other is inode]:
+            del self._under_way[key]

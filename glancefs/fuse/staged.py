@@ -34,6 +34,8 @@ class StagedFile:
     writers: int = 0
     """Handles for writing of which the last close has not come."""
     settling: trio.CancelScope | None = None
+    hides: Entry | None = None
+    """The image whose place it is to take, which others see at its path until then."""
 
     @property
     def size(self) -> int:
