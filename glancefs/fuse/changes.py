@@ -10,18 +10,15 @@ request holds which waits for us.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
-import pyfuse3
 import trio
 
 from glancefs.errors import GlancefsError, PathNotFound
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.fuse.notices import Notices
 from glancefs.fuse.statistics import Statistics
 from glancefs.model import Image, ImageStatus
 from glancefs.tree import EntryKind, ImageTree, TreeChange
@@ -33,18 +30,6 @@ INTERVAL: Final = 0.25
 _FOLDER: Final = "folder:"
 _FRESH: Final = 2.0
 """Seconds since the last look at the feed, within which memory is as good as a look at the registry."""
-
-
-@dataclass(slots=True)
-class _Notices:
-    """What the kernel is to be told."""
-
-    names: list[tuple[int, bytes]] = field(default_factory=list)
-    attributes: list[int] = field(default_factory=list)
-    contents: list[int] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.names) + len(self.attributes) + len(self.contents)
 
 
 class Watcher:
@@ -100,7 +85,7 @@ class Watcher:
     async def _follow(self, since: int) -> int:
         while True:
             piece = await self._bridge.look(self._tree.changes, since)
-            notices = _Notices()
+            notices = Notices()
             for change in piece.changes:
                 if change.key.startswith(_FOLDER):
                     await self._apply_folder(change.paths[0], notices)
@@ -108,7 +93,7 @@ class Watcher:
                     self._apply(change, notices)
             if len(notices):
                 self._statistics.invalidated += len(notices)
-                await self._bridge.notify(partial(_tell, notices))
+                await self._bridge.notify(notices.tell)
             since = piece.revision
             if not piece.changes:
                 self._expire()
@@ -118,11 +103,11 @@ class Watcher:
         now = trio.current_time()
         self._absent = {path: until for path, until in self._absent.items() if until > now}
 
-    def _apply(self, change: TreeChange, notices: _Notices) -> None:
+    def _apply(self, change: TreeChange, notices: Notices) -> None:
         inode = self._inodes.of_key(change.key)
         if change.image is None:
             if inode is not None and not inode.is_gone:
-                self._forget_name(inode.path, notices)
+                notices.name(self._inodes, inode.path)
                 self._inodes.lose(inode)
             return
         for path in change.paths:
@@ -131,12 +116,12 @@ class Watcher:
             return
         self._inodes.distrust(inode)
         if inode.path not in change.paths:
-            self._forget_name(inode.path, notices)
+            notices.name(self._inodes, inode.path)
             self._inodes.leave(inode.path)
             inode.path = change.paths[0]
         self._update(inode, change.image, notices)
 
-    async def _apply_folder(self, path: str, notices: _Notices) -> None:
+    async def _apply_folder(self, path: str, notices: Notices) -> None:
         """Look whether a folder is there; the kernel hears nothing of one that stays: somebody may work in it."""
         try:
             entry = await self._bridge.look(self._tree.lookup, path)
@@ -148,27 +133,21 @@ class Watcher:
                 self._inodes.refresh(inode, entry, allocated=0)
                 notices.attributes.append(inode.ino)
         elif inode is not None:
-            self._forget_name(path, notices)
+            notices.name(self._inodes, path)
             self._inodes.lose(inode)
         elif self._absent.pop(path, None) is not None:
-            self._forget_name(path, notices)
+            notices.name(self._inodes, path)
 
-    def _name_may_differ(self, path: str, inode: Inode | None, notices: _Notices) -> None:
+    def _name_may_differ(self, path: str, inode: Inode | None, notices: Notices) -> None:
         """Take back what the kernel was told of a path, unless it leads to this very inode."""
         known = self._inodes.at(path)
         if known is not None and known is not inode:
             self._inodes.leave(path)
-            self._forget_name(path, notices)
+            notices.name(self._inodes, path)
         elif known is None and self._absent.pop(path, None) is not None:
-            self._forget_name(path, notices)
+            notices.name(self._inodes, path)
 
-    def _forget_name(self, path: str, notices: _Notices) -> None:
-        parent, _, name = path.rpartition("/")
-        folder = self._inodes.at(parent)
-        if folder is not None and name:
-            notices.names.append((folder.ino, name.encode()))
-
-    def _update(self, inode: Inode, image: Image, notices: _Notices) -> None:
+    def _update(self, inode: Inode, image: Image, notices: Notices) -> None:
         kind = EntryKind.IMAGE if image.status is ImageStatus.AVAILABLE else EntryKind.QUEUED
         if inode.kind is EntryKind.STAGED:
             return
@@ -180,15 +159,3 @@ class Watcher:
         if (inode.size, inode.mtime_ns) != (image.size, mtime_ns):
             inode.size, inode.mtime_ns = image.size, mtime_ns
             notices.attributes.append(inode.ino)
-
-
-def _tell(notices: _Notices) -> None:
-    for ino in notices.attributes:
-        with contextlib.suppress(OSError):
-            pyfuse3.invalidate_inode(ino, attr_only=True)
-    for ino in notices.contents:
-        with contextlib.suppress(OSError):
-            pyfuse3.invalidate_inode(ino, attr_only=False)
-    for parent, name in notices.names:
-        with contextlib.suppress(OSError):
-            pyfuse3.invalidate_entry(parent, name)

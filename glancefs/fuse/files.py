@@ -17,7 +17,7 @@ from typing import Final
 
 from pyfuse3 import FileInfo, FUSEError
 
-from glancefs.errors import ImageNotFound, ImmutableImage, IsAFolder, PathTaken
+from glancefs.errors import ImageNotFound, ImmutableImage, IsAFolder, PathNotFound, PathTaken
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.finality import Opener, opener_of
 from glancefs.fuse.handles import AnyHandle, ImageHandle, QueuedHandle, StagedHandle, TextHandle
@@ -57,17 +57,28 @@ class OpenFiles:
     # ---- entries
 
     async def entry_of(self, inode: Inode) -> Entry:
-        """Give the entry that an inode stands for. Raises ImageNotFound when it is gone."""
+        """Give the entry that an inode stands for. Raises ESTALE when it is gone.
+
+        At an open, Linux then looks the path up anew: something else may be there since a moment.
+        """
         if inode.file is not None and inode.kind is EntryKind.STAGED:
             return inode.file.entry
         entry = self._inodes.entry_of(inode)
         if entry is None:
-            entry = await self._bridge.look(self._tree.lookup, inode.path)
+            try:
+                entry = self._publisher.shown(await self._bridge.look(self._tree.lookup, inode.path))
+            except PathNotFound:
+                raise self._stale(inode) from None
             if self._inodes.of_key(entry.key) is not inode:
-                message = f"What was at {inode.path!r} is gone."
-                raise ImageNotFound(message)
+                raise self._stale(inode)
             self._inodes.remember(inode, entry)
         return entry
+
+    def _stale(self, inode: Inode) -> FUSEError:
+        self._inodes.distrust(inode)
+        if self._inodes.at(inode.path) is inode:
+            self._inodes.leave(inode.path)
+        return FUSEError(errno.ESTALE)
 
     # ---- opening
 
@@ -135,7 +146,10 @@ class OpenFiles:
             return self._opened(TextHandle(inode=inode, text=text), is_direct=True)
         if inode.kind is EntryKind.QUEUED:
             return self._opened(QueuedHandle(inode=inode), is_direct=True)
-        reader = await self._bridge.read(self._tree.open, entry)
+        try:
+            reader = await self._bridge.read(self._tree.open, entry)
+        except ImageNotFound:
+            raise self._stale(inode) from None
         if reader.file is not None:
             handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, descriptor=reader.file.fileno())
         else:
@@ -230,9 +244,7 @@ class OpenFiles:
         if handle.writer is not None:
             await self._publisher.released(handle.writer)
         file.handles -= 1
-        if not file.handles and file.upload.state in {StagedState.PUBLISHED, StagedState.DISCARDED}:
-            await self._bridge.change(self._tree.release, file.upload)
-            self._publisher.drop(file)
+        await self._publisher.let_go(file)
 
     async def finish(self) -> None:
         """Close everything, as at the end of the mount: what is complete becomes an image, the rest stays staged."""

@@ -134,10 +134,11 @@ class Operations(pyfuse3.Operations):
         entry = await self._bridge.change(self._tree.remove, path)
         inode = self._inodes.of_key(entry.key) or self._inodes.at(path)
         if inode is not None:
+            self._inodes.lose(inode)
             if inode.file is not None and not inode.file.is_staged:
                 inode.file.wake()
                 inode.file.window.drop()
-            self._inodes.lose(inode)
+                await self._publisher.let_go(inode.file)
 
     @guarded
     async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
@@ -172,7 +173,11 @@ class Operations(pyfuse3.Operations):
         size = moved.file.size if moved is not None and moved.file is not None else 0
         work = partial(self._tree.rename, old, new, replace=not flags & pyfuse3.RENAME_NOREPLACE)
         entry = await self._bridge.write(work, size=size)
+        replaced = self._inodes.at(new)
         self._renamed(moved, old, new, entry)
+        for inode in (moved, replaced):
+            if inode is not None and inode.file is not None:
+                await self._publisher.let_go(inode.file)
 
     def _renamed(self, moved: Inode | None, old: str, new: str, entry: Entry) -> None:
         self._changed_names(new)

@@ -24,6 +24,7 @@ from glancefs.errors import GlancefsError
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.finality import Closing, Opener, closing
 from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.fuse.notices import Notices
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.windows import WriteWindow
@@ -85,6 +86,12 @@ class Publisher:
             if file.inode.file is file:
                 file.inode.file = None
 
+    async def let_go(self, file: StagedFile) -> None:
+        """Give back what a file takes that is published or discarded, and that nobody has open."""
+        if not file.handles and file.upload.state in {StagedState.PUBLISHED, StagedState.DISCARDED}:
+            await self._bridge.change(self._tree.release, file.upload)
+            self.drop(file)
+
     # ---- closes
 
     async def closed(self, writer: Writer) -> None:
@@ -141,19 +148,23 @@ class Publisher:
             await self._drain(file)
             work = partial(self._tree.publish, file.upload)
             image = await self._bridge.write(work, size=file.size)
-            if image is not None:
-                self.became(file, image)
+            if image is not None and len(notices := self.became(file, image)):
+                # Nobody who waits for a close holds the lock of a folder.
+                await self._bridge.notify(notices.tell)
 
-    def became(self, file: StagedFile, image: Image) -> None:
-        """Let the inode of a staged file stand for the image that it has become."""
+    def became(self, file: StagedFile, image: Image) -> Notices:
+        """Let the inode of a staged file stand for the image that it has become. Gives what to tell the kernel."""
         inode = file.inode
+        notices = Notices()
         if (other := self._inodes.at(inode.path)) is not None and other is not inode:
             self._inodes.lose(other)
+            notices.name(self._inodes, inode.path)
         self._inodes.move(inode, inode.path)
         self._inodes.bind(image_key(image.id), inode)
         entry = image_entry(inode.path, image, is_changeable=True)
         self._inodes.refresh(inode, entry, allocated=file.upload.allocated())
         self._statistics.published += 1
+        return notices
 
     async def finish(self) -> None:
         """Publish everything that is complete; what is still being written stays staged. Errors go to the log."""

@@ -101,10 +101,10 @@ def test_the_mount_s_own_folder(mounted: Mount) -> None:
         path.name for path in (mounted / ".glance").iterdir()
     }
     refused(errno.EPERM, lambda: (mounted / ".glance/mine").write_bytes(b""))
-    refused(errno.EPERM, lambda: (mounted / ".glance/mine").mkdir())
-    refused(errno.EPERM, lambda: (mounted / ".glance/stats").unlink())
+    refused(errno.EPERM, (mounted / ".glance/mine").mkdir)
+    refused(errno.EPERM, (mounted / ".glance/stats").unlink)
     refused(errno.EPERM, lambda: (mounted / ".glance/stats").rename(mounted / "stats"))
-    refused(errno.EPERM, lambda: (mounted / ".glance").rmdir())
+    refused(errno.EPERM, (mounted / ".glance").rmdir)
 
 
 @pytest.mark.promise(
@@ -122,7 +122,9 @@ def test_links(mounted: Mount, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "copy").rglob("*")] == ["d", "a"]
 
 
-@pytest.mark.promise("An image appears in listings with its size, and with the blocks that it really takes on the disk.")
+@pytest.mark.promise(
+    "An image appears in listings with its size, and with the blocks that it really takes on the disk."
+)
 def test_sizes_and_blocks(mounted: Mount) -> None:
     mounted.shell("truncate -s 100M .work && printf x | dd of=.work bs=1 seek=50M conv=notrunc && mv .work a")
     assert mounted.run("ls", "-s", "--block-size=1M", "a").out.split()[0] in {"0", "1"}
@@ -193,14 +195,17 @@ def test_several_writers(mounted: Mount) -> None:
     assert mounted.content("a") == b"onetwo"
 
 
-@pytest.mark.promise("`setfattr -n user.glance.status -v available` makes an image of a file as it is.")
+@pytest.mark.promise(
+    "`setfattr -n user.glance.status -v available` makes an image of a queued or pending file as it is."
+)
 def test_publishing_by_attribute(mounted: Mount) -> None:
-    (mounted / ".a").write_bytes(b"data")
-    mounted.run("setfattr", "-n", "user.glance.status", "-v", "available", ".a")
-    assert mounted.content(".a") == b"data"
     mounted.run("truncate", "-s", "5", "zeros")
     mounted.run("setfattr", "-n", "user.glance.status", "-v", "available", "zeros")
     assert mounted.content("zeros") == bytes(5)
+    mounted.run("timeout", "--signal=KILL", "0.4", "cp", "/dev/zero", "a", expect=None)
+    eventually((mounted / ".glance/pending/a").exists)
+    mounted.run("setfattr", "-n", "user.glance.status", "-v", "available", ".glance/pending/a")
+    assert mounted.image("a").status is ImageStatus.AVAILABLE
 
 
 @pytest.mark.promise("`fsync` makes durable what was written, and publishes nothing.")
@@ -419,7 +424,7 @@ def test_a_full_store(mounts: Mounts, tmp_path: Path, writer: str) -> None:
 
 
 @pytest.mark.promise("Where data are lost, reading them fails with EIO, and the log and `.glance/errors` say why.")
-def test_lostio.BytesIO(mounted: Mount) -> None:
+def test_lost_data(mounted: Mount) -> None:
     (mounted / "a").write_bytes(b"data" * 1000)
     mounted.shell("echo 3 >/proc/sys/vm/drop_caches || true")
     location = mounted.image("a").location

@@ -278,17 +278,18 @@ def test_a_program_maps_an_image_into_its_memory(mounted: Mount, some: Path) -> 
     assert mounted.run("python3", "-c", script).out.strip() == hashlib.sha256(some.read_bytes()).hexdigest()
 
 
-def test_sendfile_and_copy_file_range_out_of_the_mount(mounted: Mount, some: Path, tmp_path: Path) -> None:
+def test_sendfile_out_of_the_mount_and_copy_file_range_within_it(mounted: Mount, some: Path, tmp_path: Path) -> None:
     mounted.run("cp", some, "a.raw")
+    # Between file systems of different kinds Linux refuses copy_file_range(2), whatever they are.
     script = (
         "import os, sys; f = os.open('a.raw', os.O_RDONLY); n = os.fstat(f).st_size\n"
-        "a, b = (os.open(sys.argv[1] + name, os.O_WRONLY | os.O_CREAT) for name in ('/sent', '/ranged'))\n"
+        "a, b = (os.open(path, os.O_WRONLY | os.O_CREAT) for path in (sys.argv[1], 'b.raw'))\n"
         "o = 0\nwhile o < n: o += os.sendfile(a, f, o, n - o)\n"
         "o = 0\nwhile o < n: o += os.copy_file_range(f, b, n - o, offset_src=o)\n"
     )
-    mounted.run("python3", "-c", script, tmp_path)
+    mounted.run("python3", "-c", script, tmp_path / "sent")
     assert (tmp_path / "sent").read_bytes() == some.read_bytes()
-    assert (tmp_path / "ranged").read_bytes() == some.read_bytes()
+    assert mounted.content("b.raw") == some.read_bytes()
 
 
 @pytest.mark.needs("getfattr")
@@ -305,7 +306,6 @@ def test_getfattr_shows_and_setfattr_changes_metadata(mounted: Mount) -> None:
     assert (changed.properties["distro"], changed.type, changed.is_public) == ("debian", ImageType.MACHINE, True)
     mounted.run("setfattr", "-x", "user.glance.property.distro", "a")
     assert "distro" not in mounted.image("a").properties
-    assert "not permitted" in mounted.run("setfattr", "-n", "user.glance.size", "-v", "1", "a", expect=1).err
 
 
 @pytest.mark.promise("Extended attributes outside `user.glance.` are refused: EOPNOTSUPP.")
