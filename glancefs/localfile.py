@@ -50,7 +50,12 @@ class LocalFile:
         if self.path.exists():
             return
         try:
-            os.link(f"/proc/self/fd/{self._descriptor}", self.path, follow_symlinks=True)
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                # With a folder's descriptor this is linkat(2), which alone follows such a link (open(2), O_TMPFILE).
+                os.link(f"/proc/self/fd/{self._descriptor}", self.path.name, dst_dir_fd=folder, follow_symlinks=True)
+            finally:
+                os.close(folder)
         except OSError as error:
             _log.error("The data of a failed upload are lost, %s can't be made again: %s", self.path, error)
 
