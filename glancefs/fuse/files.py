@@ -54,6 +54,11 @@ class OpenFiles:
             raise FUSEError(errno.EBADF)
         return handle
 
+    def inode_of(self, number: int) -> Inode | None:
+        """Give the inode of an open file."""
+        handle = self._handles.get(number)
+        return None if handle is None else handle.inode
+
     # ---- entries
 
     async def entry_of(self, inode: Inode) -> Entry:

@@ -86,8 +86,10 @@ class Operations(pyfuse3.Operations):
 
     def report(self, request: str, about: object, error: BaseException) -> None:
         """Tell people why a request failed, in ``.glance/errors`` and in the log."""
-        inode = self._inodes.get(about) if isinstance(about, int) else None
-        self._tree.report(f"{request} {inode.path}" if inode else request, error)
+        inode = None
+        if isinstance(about, int):
+            inode = self.files.inode_of(about) if request in _OF_OPEN_FILES else self._inodes.get(about)
+        self._tree.report(f"{inode.path or '/'} ({request})" if inode else request, error)
 
     # ---- names
 
@@ -459,6 +461,7 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.EROFS)
 
 
+_OF_OPEN_FILES: Final = frozenset({"read", "write", "flush", "release", "fsync"})
 _WRITING: Final = 0o3 | 0o1000
 """O_ACCMODE and O_TRUNC."""
 

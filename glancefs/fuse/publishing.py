@@ -185,10 +185,15 @@ class Publisher:
 
     async def _put_aside(self, file: StagedFile, reason: str) -> None:
         file.wake()
-        if file.is_staged:
-            file.window.drop()
+        if not file.is_staged:
+            return
+        file.window.drop()
+        try:
             await self._bridge.write(self._tree.abort, file.upload, reason)
-            self._inodes.lose(file.inode)
+        except (GlancefsError, OSError, trio.TooSlowError) as error:
+            # Whoever closes is told what went wrong first.
+            _log.warning("%s could not be put aside: %s", file.upload.path, error)
+        self._inodes.lose(file.inode)
 
     async def _settled(self, file: StagedFile, opener: Opener, scope: trio.CancelScope) -> None:
         with scope:

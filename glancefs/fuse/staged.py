@@ -53,7 +53,7 @@ class StagedFile:
         image = self.upload.image
         if self.upload.state is StagedState.PUBLISHED and image is not None:
             return image_entry(self.inode.path, image, is_changeable=True)
-        return staged_entry(self.upload.path, self.upload)
+        return staged_entry(self.inode.path, self.upload)
 
     def wake(self) -> None:
         """Say that somebody works on it again: it is not settled."""

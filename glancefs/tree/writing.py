@@ -135,7 +135,9 @@ class Writing:
             if not staged.is_written:
                 staged.discard()
                 return
-            staged.know(state=StagedState.ABORTED)
+            # Where even this can't be written any more, the next mount takes the file for an aborted one all the same.
+            with suppress(GlancefsError):
+                staged.know(state=StagedState.ABORTED)
             self._overlay.add_aborted(staged)
         self._report(staged.path, reason)
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_paths_are_names(mounted: Mount) -> None:
 )
 def test_namesakes(mounted: Mount) -> None:
     with mounted.core() as core:
-        ids = []
+        ids: list[str] = []
         for owner in ("bob", "local", "local"):
             context = RequestContext(user=owner, is_admin=owner == "local")
             new = NewImage(name="same", type=ImageType.RAW, is_public=True)
@@ -328,7 +329,7 @@ def test_computed_attributes(mounted: Mount) -> None:
         core.images.add(LOCAL, NewImage(name="a", type=ImageType.RAW), io.BytesIO(b"data"))
     eventually((mounted / "a").exists)
     for name in ("id", "size", "checksum", "owner", "created_at"):
-        refused(errno.EPERM, lambda name=name: os.setxattr(mounted / "a", f"user.glance.{name}", b"1234"))
+        refused(errno.EPERM, partial(os.setxattr, mounted / "a", f"user.glance.{name}", b"1234"))
         value = os.getxattr(mounted / "a", f"user.glance.{name}")
         os.setxattr(mounted / "a", f"user.glance.{name}", value)
 
@@ -431,7 +432,7 @@ def test_lost_data(mounted: Mount) -> None:
     assert location is not None
     (lost,) = (mounted.data / "images").rglob(location.key)
     lost.unlink()
-    refused(errno.EIO, lambda: (mounted / "a").read_bytes())
+    refused(errno.EIO, (mounted / "a").read_bytes)
     assert "not in their store" in (mounted / ".glance/errors").read_text()
     assert "not in their store" in mounted.log()
 
