@@ -117,6 +117,15 @@ def staged_entry(path: str, staged: StagedUpload) -> Entry:
     )
 
 
+def is_broken_off(staged: StagedUpload) -> bool:
+    """Say whether a copy tool left a file as half done.
+
+    ``rsync --partial`` gives what it could not finish its plain name, and a time in the first second of the epoch.
+    """
+    said = read_mtime(staged.said.properties.get(MTIME))
+    return said is not None and 0 <= said < _BILLION
+
+
 def folder_entry(folder: Folder, *, since: int, is_changeable: bool = True) -> Entry:
     """Give the entry of a folder; ``since`` is the time, in nanoseconds, of one that nobody made."""
     created = since if folder.created_at is None else _nanoseconds(folder.created_at)

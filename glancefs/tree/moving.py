@@ -28,7 +28,7 @@ from glancefs.model import Image, ImageChanges
 from glancefs.paths import RESERVED, is_dot, is_reserved, name_of, path_of, split
 from glancefs.rules import check_unprotected, may_change
 from glancefs.staging import StagedState, StagedUpload
-from glancefs.tree.entries import Entry, EntryKind
+from glancefs.tree.entries import Entry, EntryKind, is_broken_off
 from glancefs.tree.looking import Looking, check_not_reserved
 from glancefs.tree.overlay import Overlay
 from glancefs.tree.ports import TreeFolders, TreeImages
@@ -140,7 +140,7 @@ class Moving:
         staged, moved = entry.staged, None
         if staged is None:
             moved = self._move_image(self._changeable(entry), new, replaced)
-        elif is_reserved(entry.path) or (is_dot(entry.path) and not is_dot(new)):
+        elif is_reserved(entry.path) or (is_dot(entry.path) and not is_dot(new) and not is_broken_off(staged)):
             if is_dot(new):
                 self._resume(staged, new, target)
             else:

@@ -32,7 +32,7 @@ from glancefs.model import Image, ImageStatus
 from glancefs.paths import is_dot, name_of, split
 from glancefs.rules import check_unprotected, may_change
 from glancefs.staging import StagedState, StagedUpload, Staging
-from glancefs.tree.entries import Entry, EntryKind
+from glancefs.tree.entries import Entry, EntryKind, is_broken_off
 from glancefs.tree.looking import Looking, check_not_reserved
 from glancefs.tree.overlay import Overlay
 from glancefs.tree.ports import TreeFolders, TreeImages
@@ -104,7 +104,8 @@ class Writing:
 
     def will_publish(self, staged: StagedUpload) -> bool:
         """Say whether a file is one that becomes an image."""
-        return staged.state in {StagedState.STAGED, StagedState.FAILED} and not is_dot(staged.path)
+        is_at_work = is_dot(staged.path) or is_broken_off(staged)
+        return staged.state in {StagedState.STAGED, StagedState.FAILED} and not is_at_work
 
     def publish(self, staged: StagedUpload, *, as_is: bool = False) -> Image | None:
         """Make an image of a staged file; see `ImageTree.publish`."""
