@@ -16,7 +16,14 @@ from typing import TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from glancefs.errors import GlancefsError
 from glancefs.model import ImageChanges
@@ -273,10 +280,10 @@ class TreeMachine(RuleBasedStateMachine):
 QUICK = settings(max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-class TestTree(TreeMachine.TestCase):
-    settings = QUICK
+def test_any_order_of_steps_is_as_the_model_says() -> None:
+    run_state_machine_as_test(TreeMachine, settings=QUICK)
 
 
 @pytest.mark.soak
-class TestTreeForLong(TreeMachine.TestCase):
-    settings = settings(QUICK, max_examples=300, stateful_step_count=40)
+def test_very_many_orders_of_steps_are_as_the_model_says() -> None:
+    run_state_machine_as_test(TreeMachine, settings=settings(QUICK, max_examples=300, stateful_step_count=40))
