@@ -20,7 +20,7 @@ from glancefs.folders import Folders
 from glancefs.images import Images, utc_now
 from glancefs.model import Image, ImageType, NewImage
 from glancefs.registries.sql import SqlRegistry, registry_url
-from glancefs.staging import Staging
+from glancefs.staging import StagedUpload, Staging
 from glancefs.stores.base import Store
 from glancefs.stores.file import FileStore
 from glancefs.tree import Entry, EntryKind, ImageTree
@@ -128,3 +128,20 @@ def walk(tree: ImageTree, path: str = "", *, page_size: int = 2) -> dict[str, En
             if entry.kind is EntryKind.FOLDER:
                 found |= walk(tree, entry.path, page_size=page_size)
     return found
+
+
+def put_staged(tree: ImageTree, path: str, data: bytes) -> StagedUpload:
+    """Begin a file, and leave it at work."""
+    staged = tree.create(path)
+    staged.write_at(0, data)
+    return staged
+
+
+def get(tree: ImageTree, path: str, name: str) -> str:
+    """Ask for an attribute, without its prefix."""
+    return tree.get_xattr(tree.lookup(path), f"user.glance.{name}").decode()
+
+
+def give(tree: ImageTree, path: str, name: str, value: str) -> None:
+    """Set an attribute, without its prefix."""
+    tree.set_xattr(tree.lookup(path), f"user.glance.{name}", value.encode())
