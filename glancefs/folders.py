@@ -15,7 +15,7 @@ from glancefs.context import RequestContext
 from glancefs.errors import InvalidRequest, NotAuthenticated
 from glancefs.model import Image
 from glancefs.registries.base import Changes, Registry
-from glancefs.registries.folders import Folder, FolderPage, View
+from glancefs.registries.folders import Folder, FolderPage, Found, View
 
 
 class Folders:
@@ -46,6 +46,10 @@ class Folders:
     def first_named(self, context: RequestContext, name: str) -> Image | None:
         """Give the image that a name means: the caller's own before others', then the one that was there first."""
         return self._registry.folders.first_named(name, _view(context))
+
+    def at(self, context: RequestContext, name: str) -> Found:
+        """Give the image that a name means, and the folder at the same path, whichever there are."""
+        return self._registry.folders.at(name, _view(context))
 
     def first_of_their_names(self, context: RequestContext, image_ids: Collection[str]) -> Collection[str]:
         """Tell which of these images are what their names mean."""

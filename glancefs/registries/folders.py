@@ -51,6 +51,14 @@ class FolderPage:
     """What gives the next page; None: there is none."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What is at a path: perhaps an image and a folder both."""
+
+    image: Image | None
+    folder: Folder | None
+
+
 class FolderRegistry(Protocol):
     """Keeps the tree."""
 
@@ -71,6 +79,10 @@ class FolderRegistry(Protocol):
 
     def first_named(self, name: str, view: View) -> Image | None:
         """Give the image that a name means: of the visible ones the looker's own, then the one that was there first."""
+        ...
+
+    def at(self, name: str, view: View) -> Found:
+        """Give what `first_named` gives, and the folder that has the path of this name, in one look."""
         ...
 
     def first_of_their_names(self, image_ids: Collection[str], view: View) -> Collection[str]:

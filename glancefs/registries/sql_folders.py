@@ -34,6 +34,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    true,
     tuple_,
     union_all,
     update,
@@ -43,7 +44,7 @@ from glancefs.errors import FolderNotEmpty, Forbidden, InvalidQuery, PathNotFoun
 from glancefs.model import Image
 from glancefs.paths import name_of, path_of
 from glancefs.registries.commits import GroupCommit, Transaction
-from glancefs.registries.folders import Folder, FolderPage, View
+from glancefs.registries.folders import Folder, FolderPage, Found, View
 from glancefs.registries.rows import IMAGE_COLUMNS, Shelf, folder_key, image_of, seconds
 from glancefs.registries.schema import folders, images
 from glancefs.registries.sqlite import SqliteDatabase
@@ -93,9 +94,12 @@ class SqlFolders:
     def folder(self, path: str, view: View) -> Folder:
         """See `FolderRegistry.folder`."""
         with self._database.reading() as connection:
-            if path and not _is_there(connection, path, view):
-                raise PathNotFound.at(path)
-            return next(_with_rows(connection, [path], view))
+            folder = next(_with_rows(connection, [path], view))
+            is_there = folder.owner is not None or not path or _is_there(connection, path, view)
+        # Outside, since an error inside would cost the connection.
+        if not is_there:
+            raise PathNotFound.at(path)
+        return folder
 
     def first_named(self, name: str, view: View) -> Image | None:
         """See `FolderRegistry.first_named`."""
@@ -104,6 +108,15 @@ class SqlFolders:
         with self._database.reading() as connection:
             row = connection.execute(_named_statement(_shape(view)), values).one_or_none()
         return None if row is None else image_of(row[:-2])
+
+    def at(self, name: str, view: View) -> Found:
+        """See `FolderRegistry.at`."""
+        path = path_of(name)
+        values = {"viewer": view.viewer, "folder": path[: path.rfind("/") + 1], "name": name}
+        with self._database.reading() as connection:
+            row = connection.execute(_at_statement(_shape(view)), values | _range(folder_key(path))).one()
+            folder = next(_with_rows(connection, [path], view)) if row.is_there else None
+        return Found(image=None if row.id is None else image_of(row[: len(IMAGE_COLUMNS)]), folder=folder)
 
     def first_of_their_names(self, image_ids: Collection[str], view: View) -> Collection[str]:
         """See `FolderRegistry.first_of_their_names`."""
@@ -218,6 +231,19 @@ def _named_statement(shape: _Shape) -> Select[Any]:
     ]
     merged = union_all(*(select(first) for first in firsts)).subquery()
     return select(merged).order_by(merged.c.rank, merged.c.place).limit(1)
+
+
+@cache
+def _at_statement(shape: _Shape) -> Select[Any]:
+    found = _named_statement(shape).subquery()
+    is_there = or_(
+        *(
+            exists(select(literal(1)).where(arm, column >= bindparam("start"), column < bindparam("stop")))
+            for column, arm in ((_key_column(table), arm) for table, arm in shape.places())
+        )
+    )
+    always = select(literal(1)).subquery()
+    return select(*found.c, is_there.label("is_there")).select_from(always.outerjoin(found, true()))
 
 
 @cache

@@ -44,10 +44,10 @@ class Looking:
         staged = self._overlay.get(path)
         if staged is not None:
             return staged_entry(path, staged)
-        folder = self.folder(path)
-        if folder is not None:
-            return self.folder_entry(folder)
-        image = self._folders.first_named(self._context, name) or self._namesake(path)
+        found = self._folders.at(self._context, name)
+        if found.folder is not None or self._overlay.has_below(path):
+            return self.folder_entry(found.folder or Folder(path=path))
+        image = found.image or self._namesake(path)
         if image is None:
             raise PathNotFound.at(path)
         return self.image_entry(path, image)
@@ -61,10 +61,10 @@ class Looking:
 
     def folder(self, path: str) -> Folder | None:
         """Give the folder at a path, if there is one: a staged file's is there too."""
-        try:
-            return self._folders.get(self._context, path)
-        except PathNotFound:
-            return Folder(path=path) if self._overlay.has_below(path) else None
+        if not path:
+            return Folder(path="")
+        folder = self._folders.at(self._context, name_of(path)).folder
+        return folder or (Folder(path=path) if self._overlay.has_below(path) else None)
 
     def need_folder(self, path: str) -> None:
         """Raise PathNotFound, NotAFolder unless there is a folder at a path."""
@@ -135,7 +135,8 @@ class Looking:
                 return path
 
     def _is_taken(self, path: str) -> bool:
-        return self._folders.first_named(self._context, name_of(path)) is not None or self.folder(path) is not None
+        found = self._folders.at(self._context, name_of(path))
+        return found.image is not None or found.folder is not None or self._overlay.has_below(path)
 
     # ---- listing
 

@@ -67,6 +67,9 @@ class Moving:
                 with suppress(ImageNotFound):
                     self._images.delete(self._context, image_id)
             self._writing.discard(entry.staged)
+            if entry.staged.image is not None:
+                # It became an image while this waited for it.
+                self._images.delete(self._context, entry.staged.image.id)
         elif entry.image is not None:
             self._images.delete(self._context, entry.image.id)
         if not is_reserved(path):
@@ -164,12 +167,12 @@ class Moving:
         if image_id is not None:
             with suppress(ImageNotFound):
                 self._move_image(self._images.get(self._context, image_id), new, replaced)
-        old = staged.path
         if target is not None and target.staged is not None:
             self._writing.discard(target.staged)
-        staged.know(path=new)
-        self._overlay.add(new, staged)
-        self._overlay.remove(old, staged)
+        image = self._writing.move(staged, new)
+        if image is not None:
+            # It became an image while this waited for it.
+            self._move_image(image, new, replaced)
 
     def _resume(self, staged: StagedUpload, new: str, target: Entry | None) -> None:
         """Give a file that was put aside a dot-name: it is at work again."""

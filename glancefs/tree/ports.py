@@ -15,7 +15,7 @@ from glancefs.context import RequestContext
 from glancefs.model import Image, ImageChanges, NewImage
 from glancefs.reader import ImageReader
 from glancefs.registries.base import Changes, ImageQuery
-from glancefs.registries.folders import Folder, FolderPage
+from glancefs.registries.folders import Folder, FolderPage, Found
 from glancefs.stores.base import Source, Space
 
 
@@ -109,6 +109,10 @@ class TreeFolders(Protocol):
 
     def first_named(self, context: RequestContext, name: str) -> Image | None:
         """Give the image that a name means."""
+        ...
+
+    def at(self, context: RequestContext, name: str) -> Found:
+        """Give the image that a name means, and the folder at the same path."""
         ...
 
     def first_of_their_names(self, context: RequestContext, image_ids: Collection[str]) -> Collection[str]:

@@ -142,6 +142,17 @@ class Writing:
             self._overlay.add_aborted(staged)
         self._report(staged.path, reason)
 
+    def move(self, staged: StagedUpload, path: str) -> Image | None:
+        """Show a staged file at another path, unless it is an image by now: then that is given."""
+        with self._turn(staged):
+            if staged.state in _OVER:
+                return staged.image
+            old = staged.path
+            self._overlay.add(path, staged)
+            staged.know(path=path)
+            self._overlay.remove(old, staged)
+            return None
+
     def discard(self, staged: StagedUpload) -> None:
         """Remove a staged file."""
         with self._turn(staged):

@@ -31,9 +31,9 @@ from glancefs.errors import (
     StaleImage,
 )
 from glancefs.model import Image, ImageStatus, ImageType
-from glancefs.paths import path_of, split
+from glancefs.paths import name_of, path_of, split
 from glancefs.registries.base import Registry, Superseded
-from glancefs.registries.folders import Folder, View
+from glancefs.registries.folders import Folder, Found, View
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER = datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
@@ -155,10 +155,13 @@ class FolderContract:
                 below = [other for other in folders if split(other)[0] == path]
                 assert folders_in(registry, path, view, limit=limit) == sorted(below, key=lambda path: path + "/")
                 assert registry.folders.folder(path, view).path == path
+                found = registry.folders.at(name_of(path), view) if path else None
+                assert found is None or found.folder == registry.folders.folder(path, view)
             for one in seen:
                 same = [other for other in seen if other.name == one.name]
                 first = min(same, key=lambda other: (not is_own(other, view), other.revision))
                 assert registry.folders.first_named(one.name, view) == first
+                assert registry.folders.at(one.name, view).image == first
                 assert registry.folders.first_of_their_names([other.id for other in same], view) == {first.id}
         registry.close()
 
@@ -166,6 +169,7 @@ class FolderContract:
         assert names_in(registry, "a", ALICE) == []
         assert folders_in(registry, "a", ALICE) == []
         assert registry.folders.first_named("a", ALICE) is None
+        assert registry.folders.at("a", ALICE) == Found(image=None, folder=None)
         assert registry.folders.first_of_their_names(["1"], ALICE) == set()
         with pytest.raises(PathNotFound):
             registry.folders.folder("a", ALICE)
@@ -232,7 +236,8 @@ class FolderContract:
         for number in range(4):
             make_folder(registry, f"f{number}")
             registry.add(image(f"i{number}"))
-        since, told = 0, []
+        since = 0
+        told: list[int] = []
         while (piece := registry.changes(since=since, limit=1)).revision > since:
             told.extend(folder.revision for folder in piece.folders)
             told.extend(one.revision for one in piece.images)

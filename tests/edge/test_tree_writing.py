@@ -29,7 +29,7 @@ from glancefs.errors import (
 from glancefs.model import ImageStatus, ImageType
 from glancefs.staging import StagedState
 from glancefs.stores.memory import MemoryStore
-from glancefs.tree import EntryKind, ImageTree
+from glancefs.tree import Entry, EntryKind, ImageTree
 from tests.support.trees import ALICE, BOB, Core, get, give, names, put, put_staged, read, staged_of, walk
 
 KERNEL = bytes(0x202) + b"HdrS" + bytes(600)
@@ -356,3 +356,27 @@ def test_who_is_nobody_only_looks(core: Core) -> None:
     for act in acts:
         with pytest.raises((NotAuthenticated, Forbidden)):
             act()
+
+
+@pytest.mark.parametrize("act", ["rename", "remove"])
+def test_what_is_done_to_a_file_that_is_just_being_published_is_done_to_the_image(tree: ImageTree, act: str) -> None:
+    staged = put_staged(tree, "a", b"abc")
+    entry = tree.lookup("a")
+    assert entry.staged is staged
+    looking = tree._looking
+    really = looking.lookup
+
+    def lookup(path: str) -> Entry:
+        """Show the file at work, and publish it before anything can be done to it."""
+        if path != "a":
+            return really(path)
+        tree.publish(staged)
+        return entry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(looking, "lookup", lookup)
+        if act == "rename":
+            tree.rename("a", "b")
+        else:
+            tree.remove("a")
+    assert names(tree) == (["b"] if act == "rename" else [])
