@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -22,7 +23,7 @@ import trio
 
 from glancefs.errors import GlancefsError
 from glancefs.fuse.bridge import Bridge
-from glancefs.fuse.finality import Closing, Opener, closing
+from glancefs.fuse.finality import Closing, Opener, closing, was_killed, watch
 from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.notices import Notices
 from glancefs.fuse.staged import StagedFile, Writer
@@ -34,6 +35,8 @@ from glancefs.tree import Entry, EntryKind, ImageTree
 from glancefs.tree.entries import image_entry, image_key
 
 _log = logging.getLogger(__name__)
+
+_KILLED: Final = "its writer was killed"
 
 SETTLE_AFTER: Final = 5.0
 """Seconds without an open handle after which a file that was created for reading and writing is complete."""
@@ -109,10 +112,11 @@ class Publisher:
             return
         writer.close()
         if verdict is Closing.KILLED:
-            await self._put_aside(file, "its writer was killed")
+            await self._put_aside(file, _KILLED)
         elif file.writers == 0:
-            if writer.is_read_write and verdict is not Closing.LAST_OF_EXIT:
-                self.settle(file, writer.opener)
+            is_suspect = verdict is Closing.LAST_OF_INTERRUPTED
+            if is_suspect or (writer.is_read_write and verdict is not Closing.LAST_OF_EXIT):
+                self.settle(file, writer.opener, is_suspect=is_suspect)
             else:
                 await self.publish(file)
 
@@ -132,12 +136,17 @@ class Publisher:
         else:
             await self._publish_unasked(file)
 
-    def settle(self, file: StagedFile, opener: Opener) -> None:
-        """Publish a file when its opener has ended, or has left it alone for a while."""
+    def settle(self, file: StagedFile, opener: Opener, *, is_suspect: bool = False) -> None:
+        """Publish a file when its opener has ended, or has left it alone for a while; a killed one's is put aside.
+
+        ``is_suspect`` says that the opener is taken for killed where nothing can be known. To be called while the
+        opener waits for an answer: afterwards it may be gone.
+        """
         file.wake()
         if self._tree.will_publish(file.upload):
             file.settling = trio.CancelScope()
-            self._bridge.start(partial(self._settled, file, opener, file.settling))
+            watched = _Watched(opener=opener, pidfd=watch(opener), is_suspect=is_suspect)
+            self._bridge.start(partial(self._settled, file, watched, file.settling))
 
     async def publish(self, file: StagedFile) -> None:
         """Make an image of a file, if it is one that becomes an image. Raises as `ImageTree.publish` does."""
@@ -195,14 +204,16 @@ class Publisher:
             _log.warning("%s could not be put aside: %s", file.upload.path, error)
         self._inodes.lose(file.inode)
 
-    async def _settled(self, file: StagedFile, opener: Opener, scope: trio.CancelScope) -> None:
+    async def _settled(self, file: StagedFile, opener: _Watched, scope: trio.CancelScope) -> None:
         with scope:
-            with trio.move_on_after(self._settle_after):
-                await _ended(opener)
+            is_killed = await opener.is_killed(within=self._settle_after)
             if file.settling is scope and not file.writers:
                 # From here on it is no longer to be woken, only to be waited for.
                 file.settling = None
-                await self._publish_unasked(file)
+                if is_killed:
+                    await self._put_aside(file, _KILLED)
+                else:
+                    await self._publish_unasked(file)
 
     async def _publish_unasked(self, file: StagedFile) -> None:
         try:
@@ -213,17 +224,25 @@ class Publisher:
             _log.exception("%s did not become an image", file.upload.path)
 
 
-async def _ended(opener: Opener) -> None:
-    """Wait for the end of a process; for ever, if it is out of sight."""
-    if not opener.pid:
-        await trio.sleep_forever()
-    try:
-        descriptor = os.pidfd_open(opener.pid)
-    except ProcessLookupError:
-        return
-    except OSError:
-        await trio.sleep_forever()
-    try:
-        await trio.lowlevel.wait_readable(descriptor)
-    finally:
-        os.close(descriptor)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Watched:
+    """A process whose end is waited for."""
+
+    opener: Opener
+    pidfd: int | None
+    is_suspect: bool
+
+    async def is_killed(self, *, within: float) -> bool:
+        """Wait for its end, but not longer than these seconds; say whether it was killed by a signal."""
+        if self.pidfd is None:
+            # Out of sight, or gone before it could be watched.
+            await trio.sleep(0 if self.opener.pid else within)
+            return False
+        try:
+            with trio.move_on_after(within):
+                await trio.lowlevel.wait_readable(self.pidfd)
+                known = was_killed(self.pidfd, self.opener)
+                return self.is_suspect if known is None else known
+            return False
+        finally:
+            os.close(self.pidfd)

@@ -28,7 +28,7 @@ from glancefs.config import Config
 from glancefs.context import LOCAL_USER, RequestContext
 from glancefs.model import Image
 from glancefs.registries.base import ImageQuery
-from tests.support.leaks import unmount
+from tests.support.leaks import mounts_below, unmount
 from tests.support.processes import Argument, Finished, Process, Processes, product, run
 
 LIFE_SECONDS = 300.0
@@ -116,8 +116,9 @@ class Mounts:
         """Mount a data folder and wait until it answers."""
         data = data or self.folder / "data"
         data.mkdir(exist_ok=True)
-        point = point or self.folder / f"mount{len(self.made)}"
-        point.mkdir(exist_ok=True)
+        if point is None:
+            point = self.folder / f"mount{len(self.made)}"
+            point.mkdir()
         words: list[Argument] = [product(), "mount", data, point, "--foreground"]
         for option in options:
             words += ["-o", option]
@@ -149,8 +150,8 @@ class Mounts:
             for dog in self.dogs:
                 dog.cancel()
             for mount in self.made:
-                if mount.point.is_mount():
-                    unmount(mount.point)
+                for point in mounts_below(mount.point):
+                    unmount(point)
 
 
 @pytest.fixture

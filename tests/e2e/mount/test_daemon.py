@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.leaks import unmount
@@ -37,8 +38,8 @@ def test_in_the_background_it_returns_once_the_mount_answers(place: tuple[Path, 
     assert os.getsid(pid) != os.getsid(0)
     run([product(), "umount", point])
     assert not point.is_mount()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    # Where nobody waits for orphans, it stays as a zombie.
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_statistics_tell_what_was_done(mounted: Mount) -> None:
     assert numbers["pid"] == mounted.process.pid
     assert numbers["bytes_written"] == 3_000_000
     assert numbers["published"] == 1
-    assert numbers["open_files"] >= 2
+    assert numbers["open_files"] == 1
     assert numbers["by_request"]["create"] == 1
 
 

@@ -48,7 +48,7 @@ def test_a_file_that_was_closed_is_available_over_rest_at_once(served: tuple[Mou
     mounted, server = served
     (mounted / "a.raw").write_bytes(b"data")
     images = server.ask("GET", "/images/?is_public=none").json["images"]
-    assert [(image["name"], image["size"]) for image in images] == [("a.raw", 4)]
+    assert [(image["name"], image["size"]) for image in images] == [("a.raw", "4")]
     assert server.ask("GET", "/images/").json["images"] == []
     mounted.run("setfattr", "-n", "user.glance.is_public", "-v", "true", "a.raw")
     assert [image["name"] for image in server.ask("GET", "/images/").json["images"]] == ["a.raw"]
@@ -87,8 +87,8 @@ def test_a_queued_image_gets_its_data_by_a_copy_onto_it(served: tuple[Mount, Run
     reply = server.ask("POST", "/images/", {"x-image-meta-name": "a.raw", "x-image-meta-type": "raw"})
     image_id = reply.image["id"]
     eventually((mounted / "a.raw").exists)
-    (tmp_path / "data").write_bytes(b"brought by cp")
-    mounted.run("cp", tmp_path / "data", "a.raw")
+    (tmp_path / "new").write_bytes(b"brought by cp")
+    mounted.run("cp", tmp_path / "new", "a.raw")
     assert server.ask("GET", f"/images/{image_id}").body == b"brought by cp"
     assert len(mounted.images()) == 1
 

@@ -74,12 +74,15 @@ def _write_until_the_end(folder: Path, ledger: Path, seed: int) -> subprocess.Po
         "import hashlib, os, random, sys\n"
         "folder, ledger, seed = sys.argv[1:]\n"
         "chance = random.Random(seed)\n"
+        # Relative to the mount, so that nothing is written to the folder below once it is gone.
+        "mount = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)\n"
+        "if not os.path.ismount(folder): sys.exit()\n"
         "with open(ledger, 'a') as book:\n"
         "    for number in range(100000):\n"
         "        name = f'{seed}-{number}'\n"
         "        data = chance.randbytes(chance.choice([10, 5000, 300000]))\n"
         "        try:\n"
-        "            fd = os.open(f'{folder}/{name}', os.O_WRONLY | os.O_CREAT | os.O_EXCL)\n"
+        "            fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, dir_fd=mount)\n"
         "            os.write(fd, data)\n"
         "            os.close(fd)\n"
         "        except OSError:\n"
@@ -142,12 +145,13 @@ def test_a_dead_mount_is_cleared_away_by_the_next(mounts: Mounts, tmp_path: Path
 
 def test_what_was_staged_when_the_daemon_died_is_pending_on_the_next_mount(mounts: Mounts) -> None:
     mounted = mounts.mount()
-    with (mounted / ".build").open("wb") as file:
-        file.write(b"half")
-        file.flush()
-        os.fsync(file.fileno())
-        os.kill(mounted.process.pid, signal.SIGKILL)
-        mounted.process.wait()
+    descriptor = os.open(mounted / ".build", os.O_WRONLY | os.O_CREAT)
+    os.write(descriptor, b"half")
+    os.fsync(descriptor)
+    os.kill(mounted.process.pid, signal.SIGKILL)
+    mounted.process.wait()
+    with pytest.raises(OSError, match="not connected"):
+        os.close(descriptor)
     again = mounts.mount(point=mounted.point)
     assert again.images() == []
     assert (again / ".glance/pending/.build").read_bytes() == b"half"
