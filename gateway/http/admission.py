@@ -20,9 +20,10 @@ class ClientGone(Exception):
 
 
 class Places:
-    """A fixed number of places that are taken without waiting."""
+    """A fixed number of places that are taken without waiting; `on_taken` is called by whoever took one."""
 
-    def __init__(self, *, total: int) -> None:
+    def __init__(self, *, total: int, on_taken: Callable[[], None] | None = None) -> None:
+        self._on_taken = on_taken
         self._lock = threading.Lock()
         self._total = total
         self._taken = 0
@@ -33,7 +34,9 @@ class Places:
             if self._taken >= self._total:
                 return False
             self._taken += 1
-            return True
+        if self._on_taken is not None:
+            self._on_taken()
+        return True
 
     def give_back(self) -> None:
         """Give back a place that was taken."""

@@ -229,6 +229,7 @@ class Connection(HTTPConnection):
         self.expired = False
         self._searched = 0
         self._blank_skipped = False
+        self.wire.forget_taken()
         self.deadline = time.monotonic() + self.engine.limits.idle_timeout
 
     def _start_linger(self) -> bool:

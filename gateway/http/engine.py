@@ -23,6 +23,7 @@ from cheroot.server import HTTPServer
 
 from gateway.http.access import Journal, Observer
 from gateway.http.admission import Pace, Places, Ticket
+from gateway.http.balance import Share
 from gateway.http.head import HeadReader
 from gateway.http.limits import Limits
 from gateway.http.listen import Address
@@ -52,7 +53,7 @@ class Engine(HTTPServer):
         limits: Limits,
         tls: Tls | None = None,
         observer: Observer | None = None,
-        multiprocess: bool = False,
+        share: Share | None = None,
     ) -> None:
         super().__init__(bind_addr=address.path or (address.host, address.port), gateway=None, server_name="glancefs")
         self.app = app
@@ -61,13 +62,13 @@ class Engine(HTTPServer):
         self.log = logging.getLogger("glancefs.gateway")
         self.journal = Journal(observer=observer)
         self.heads = HeadReader(limits=limits)
-        self.uploads = Places(total=limits.max_uploads)
-        self.downloads = Places(total=limits.max_downloads)
         self.keeps_alive = True
         self.server_line = "Server: glancefs\r\n"
-        self.requests = Pool(engine=self, first=limits.reserve, most=limits.threads)
-        self.parking = Parking(engine=self, listener=listener)
-        self._environ = _base_environ(address, multiprocess=multiprocess)
+        self.requests = Pool(engine=self, most=limits.threads)
+        self.uploads = Places(total=limits.max_uploads, on_taken=self.requests.step_aside)
+        self.downloads = Places(total=limits.max_downloads, on_taken=self.requests.step_aside)
+        self.parking = Parking(engine=self, listener=listener, share=share)
+        self._environ = _base_environ(address, multiprocess=share is not None)
         self._date = (0, "")
         self._selector: threading.Thread | None = None
 
@@ -125,9 +126,13 @@ class Engine(HTTPServer):
         """Take note that a connection is about to be closed."""
         self.parking.forget(conn)
 
-    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:  # noqa: FBT001, FBT002  (cheroot's signature)
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:  # noqa: FBT001, FBT002  (as cheroot calls it)
         """Log what cheroot's own parts have to say."""
         self.log.log(level, "%s", msg, exc_info=traceback)
+
+    def clear_stats(self) -> None:
+        """Keep no statistics; cheroot would hang them on the logging module."""
+        self.stats = {"Enabled": False, "Worker Threads": {}}
 
     # -- start and stop
 

@@ -65,6 +65,7 @@ class Exchange:
         self._headers: list[tuple[str, str]] = []
         self._head_made = False
         self._on_wire = False
+        self._complete = False
         self._left: int | None = None
         self._chunked = False
         self._bodiless = head.method == "HEAD"
@@ -95,7 +96,7 @@ class Exchange:
                 "%s %s: %s", self._head.method, self._shown_path(), error
             )
             self._fail(Refusal(500, "The response could not be made."))
-        except Exception:
+        except (Exception, SystemExit):
             self._engine.log.exception("the application failed at %s %s", self._head.method, self._shown_path())
             self._fail(Refusal(500, "Something went wrong inside the server."))
         finally:
@@ -218,6 +219,7 @@ class Exchange:
         if end:
             self._on_wire = True
             self._wire.send(end, self._pace)
+        self._complete = True
 
     def _prepare_head(self) -> None:
         """Decide the framing of the response and put its head into `_pending`, to leave with the first data."""
@@ -270,7 +272,8 @@ class Exchange:
         """Send a refusal, or end the connection so that the client notices when a response is under way already."""
         if self._on_wire:
             self.keep = False
-            self._wire.cut()
+            if not self._complete:
+                self._wire.cut()
             return
         detail = problem(refusal.status, refusal.detail, code=refusal.code)
         self._status = status_line(refusal.status)

@@ -161,6 +161,7 @@ class HeadReader:
     def _headers(self, lines: list[bytes]) -> tuple[dict[str, str], Fields]:
         environ: dict[str, str] = {}
         fields: list[tuple[bytes, bytes]] = []
+        spelled: dict[str, bytes] = {}
         keys = self._keys
         for line in lines[1:]:
             name, colon, value = line.partition(b":")
@@ -174,8 +175,9 @@ class HeadReader:
             value = value.strip(b" \t")
             text = value.decode("latin-1")
             if key in environ:
-                text = _combined(key, environ[key], text, name, fields)
+                text = _combined(key, environ[key], text, name, spelled[key])
             environ[key] = text
+            spelled[key] = name
             fields.append((name, value))
         return environ, tuple(fields)
 
@@ -195,17 +197,12 @@ class HeadReader:
         return key
 
 
-def _combined(key: str, before: str, text: str, name: bytes, fields: list[tuple[bytes, bytes]]) -> str:
-    spelled = name.lower()
-    if any(other.lower() != spelled and _wsgi(other) == _wsgi(name) for other, _ in fields):
+def _combined(key: str, before: str, text: str, name: bytes, name_before: bytes) -> str:
+    if name.lower() != name_before.lower():
         raise Refusal(400, "Two headers differ in a dash and an underscore alone.")
     if key in _SINGLE:
         raise Refusal(400, f"The header {name.decode('latin-1')} is there twice.")
     return f"{before}; {text}" if key == "HTTP_COOKIE" else f"{before}, {text}"
-
-
-def _wsgi(name: bytes) -> bytes:
-    return name.lower().replace(b"-", b"_")
 
 
 def _framing(environ: dict[str, str], *, minor: int) -> tuple[int, bool]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a client may send, and how long it may take. Sizes are bytes, times are seconds."""
+    """What a client may send, and how long it may take; of each process. Sizes are bytes, times are seconds."""
 
     max_header_bytes: int = 8192
     """All header lines of a request with their CRLFs, without the request line and the empty line (seed: "8K")."""
@@ -41,7 +41,7 @@ class Limits:
     linger_bytes: int = 4 * 1024 * 1024
     """How much a refused client may go on sending before it is cut."""
     max_connections: int = 2000
-    """Open connections of one process; beyond, the one that idles longest goes."""
+    """Open connections of one process; beyond, the one that waits longest goes."""
     max_uploads: int = 32
     """Uploads that one process takes at a time; beyond: 503 with Retry-After."""
     max_downloads: int = 64

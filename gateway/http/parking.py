@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING
 
 from cheroot.connections import ConnectionManager
 
+from gateway.http.balance import Share
 from gateway.http.connection import Connection, Stage
+from gateway.http.pool import STALL
 
 if TYPE_CHECKING:
     from gateway.http.engine import Engine
@@ -39,8 +41,11 @@ _ONCE_OUT = select.EPOLLOUT | select.EPOLLONESHOT
 class Parking(ConnectionManager):
     """cheroot's connection manager on an epoll of its own: one system call to park, none to wake."""
 
-    def __init__(self, *, engine: Engine, listener: socket.socket) -> None:
+    def __init__(self, *, engine: Engine, listener: socket.socket, share: Share | None) -> None:
         self._engine = engine
+        self._share = share
+        self._listens_again = 0.0
+        """When to look at the listening socket again; 0 while it is looked at."""
         self._listener = listener
         self._listener_fd = listener.fileno()
         self._epoll = select.epoll()
@@ -48,6 +53,8 @@ class Parking(ConnectionManager):
         self._connections: dict[int, Connection] = {}
         self._accepting = True
         self._ended = False
+        self._backlog = False
+        self._swept = 0.0
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._epoll.register(self._listener_fd, select.EPOLLIN)
 
@@ -70,6 +77,7 @@ class Parking(ConnectionManager):
         """Take note that a connection is about to be closed."""
         if self._connections.get(conn.wire.fd) is conn:
             del self._connections[conn.wire.fd]
+            self._report()
 
     def wake(self) -> None:
         """Make the selector thread look around."""
@@ -79,6 +87,8 @@ class Parking(ConnectionManager):
     def stop_accepting(self) -> None:
         """Refuse new connections, and end those that wait without a request."""
         self._accepting = False
+        if self._share is not None:
+            self._share.leave()
         self.wake()
 
     def stop(self) -> None:
@@ -99,21 +109,34 @@ class Parking(ConnectionManager):
 
     def run(self, expiration_interval: float = _TICK) -> None:
         """Wake connections until `stop` is called."""
-        swept = time.monotonic()
+        self._report()
+        self._swept = time.monotonic()
         while not self._ended:
-            tick = expiration_interval if self._connections else _IDLE_TICK
-            for fd, _ in self._epoll.poll(tick, _EVENTS):
-                if fd == self._listener_fd:
-                    self._accept()
-                elif fd == self._wake_fd:
-                    os.eventfd_read(self._wake_fd)
-                    self._end_listening()
-                else:
-                    self._ready(fd)
-            now = time.monotonic()
-            if now - swept >= expiration_interval:
-                swept = now
-                self._expire(now)
+            try:
+                self._round(expiration_interval)
+            except Exception:
+                self._engine.log.exception("the selector stumbled")
+                time.sleep(_FULL_PAUSE)
+
+    def _round(self, interval: float) -> None:
+        """Wait for what comes first, and do what is due."""
+        tick = interval if self._connections else _IDLE_TICK
+        soon = self._backlog or self._listens_again
+        for fd, _ in self._epoll.poll(STALL if soon else tick, _EVENTS):
+            if fd == self._listener_fd:
+                self._accept()
+            elif fd == self._wake_fd:
+                os.eventfd_read(self._wake_fd)
+                self._end_listening()
+            else:
+                self._ready(fd)
+        now = time.monotonic()
+        self._backlog = self._engine.requests.tend(now)
+        if self._listens_again and now >= self._listens_again:
+            self._listen(again=0.0)
+        if now - self._swept >= interval:
+            self._swept = now
+            self._expire(now)
 
     def _ready(self, fd: int) -> None:
         conn = self._connections.get(fd)
@@ -152,6 +175,9 @@ class Parking(ConnectionManager):
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS):
+            if self._share is not None and not self._share.may_take(time.monotonic()):
+                self._listen(again=time.monotonic() + STALL)
+                return
             try:
                 sock, address = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -166,6 +192,16 @@ class Parking(ConnectionManager):
                 continue
             self._welcome(sock, address)
 
+    def _listen(self, *, again: float) -> None:
+        """Leave the listening socket to other workers until then; 0 looks at it."""
+        self._listens_again = again
+        if self._listener_fd >= 0:
+            self._epoll.modify(self._listener_fd, 0 if again else select.EPOLLIN)
+
+    def _report(self) -> None:
+        if self._share is not None and self._accepting:
+            self._share.report(len(self._connections))
+
     def _welcome(self, sock: socket.socket, address: object) -> None:
         sock.settimeout(0)
         if self._engine.ssl_adapter is not None:
@@ -173,14 +209,15 @@ class Parking(ConnectionManager):
         conn = Connection(engine=self._engine, sock=sock, address=address)
         conn.parked = True
         self._connections[conn.wire.fd] = conn
+        self._report()
         self._epoll.register(conn.wire.fd, _ONCE_IN)
 
     def _make_room(self) -> bool:
-        """Close the connection that has been waiting longest without a request. False when there is none."""
-        idle = [conn for conn in self._connections.values() if conn.parked and conn.stage is Stage.IDLE]
-        if not idle:
+        """Close one that waits, rather without a request than amid one, and the oldest. False when none waits."""
+        waiting = [conn for conn in self._connections.values() if conn.parked]
+        if not waiting:
             return False
-        oldest = min(idle, key=lambda conn: conn.deadline)
+        oldest = min(waiting, key=lambda conn: (conn.stage is not Stage.IDLE, conn.deadline))
         oldest.parked = False
         oldest.close()
         return True

@@ -39,6 +39,7 @@ class StopSignals:
         self._at_once = at_once
         self._lifeline = lifeline
         self._reader, self._writer = -1, -1
+        self._wakeup_before = -1
         self._before: dict[signal.Signals, object] = {}
         self.received: signal.Signals | None = None
         """The signal that asked to stop, once one came."""
@@ -47,11 +48,14 @@ class StopSignals:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for number in (*self._stopping, *self._also):
             self._before[number] = signal.signal(number, self._handle)
+        # Written by the C handler: one written in Python would run too late for a poll that is about to begin.
+        self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        signal.set_wakeup_fd(self._wakeup_before)
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() gave, it takes
         os.close(self._reader)
@@ -85,6 +89,3 @@ class StopSignals:
                     self._at_once()
                 os._exit(_BY_SIGNAL + number)
             self.received = came
-        # A full pipe has told the waiting side already.
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._writer, b"!")

@@ -95,6 +95,12 @@ class Wire:
         self.position += count
         return data
 
+    def forget_taken(self) -> None:
+        """Let go of what was taken, so that a connection that idles holds nothing."""
+        if self.position == len(self.buffer):
+            self.buffer = b""
+            self.position = 0
+
     def receive_into(self, view: memoryview, pace: Pace) -> int:
         """Put the next bytes into the view, past the buffer where that saves a copy. Gives the count, 0 at the end."""
         if not self.ahead():

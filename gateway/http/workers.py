@@ -2,7 +2,7 @@
 """Several processes at one address.
 
 Answers for forking the workers, passing a stop on to them, and starting another where one died. The parent answers no
-requests and starts no threads, so that forking stays safe at any time. Does not accept and does not balance.
+requests and starts no threads, so that forking stays safe at any time. Does not accept.
 
 Threading: the parent is single-threaded; each child goes its own way after the fork.
 """
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from gateway.http.balance import Balance, Share
 from gateway.http.signals import StopSignals
 from glancefs.errors import ConfigError, GlancefsError
 
@@ -48,21 +49,23 @@ class _Place:
 
 @dataclass(slots=True, kw_only=True)
 class Supervisor:
-    """Runs `serve(number, signals, started)` in `workers` forked processes until a signal comes."""
+    """Runs `serve(share, signals, started)` in `workers` forked processes until a signal comes."""
 
     workers: int
-    serve: Callable[[int, StopSignals, Callable[[], None]], None]
+    serve: Callable[[Share, StopSignals, Callable[[], None]], None]
     listener: socket.socket
     ready: Callable[[], None]
     shutdown_timeout: float
     _places: list[_Place] = field(default_factory=list)
     _lifeline: tuple[int, int] = (-1, -1)
     _announced: bool = False
+    _balance: Balance = field(init=False)
     _log: logging.Logger = field(default_factory=lambda: logging.getLogger("glancefs.gateway"))
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Gives 0 after a clean stop. Raises ConfigError when a worker can't start."""
         self._lifeline = os.pipe2(os.O_CLOEXEC)
+        self._balance = Balance(workers=self.workers)
         self._places = [_Place(number=number) for number in range(self.workers)]
         signals = StopSignals(also=(signal.SIGCHLD,), at_once=self._kill)
         with signals:
@@ -133,6 +136,7 @@ class Supervisor:
                 self._bury(place, os.waitstatus_to_exitcode(status))
 
     def _bury(self, place: _Place, code: int) -> None:
+        self._balance.leave(place.number)
         now = time.monotonic()
         if now - place.since > _PROVEN:
             place.pause = _SHORTEST_PAUSE
@@ -184,7 +188,7 @@ class Supervisor:
             os.close(self._lifeline[1])
             with StopSignals(stopping=(signal.SIGTERM,), lifeline=self._lifeline[0]) as signals:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-                self.serve(place.number, signals, lambda: _tell_started(news))
+                self.serve(self._balance.share(place.number), signals, lambda: _tell_started(news))
             status = 0
         except GlancefsError as error:
             os.write(news, str(error).encode()[:_MESSAGE])

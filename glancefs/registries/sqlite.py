@@ -34,7 +34,8 @@ _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
-    "PRAGMA cache_size = -4000",
+    # In KiB, per connection: there are as many as there were readers at once, and the system caches the file anyway.
+    "PRAGMA cache_size = -1000",
     "PRAGMA wal_autocheckpoint = 2000",
     "PRAGMA journal_size_limit = 67108864",
 )
@@ -111,6 +112,8 @@ class SqliteDatabase:
         """Give a new connection for `begin_writing`, which does its own waiting."""
         connection = self.connect()
         connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+        # There is one writer; what it changes must fit, or goes to the disk before its time.
+        connection.exec_driver_sql("PRAGMA cache_size = -8000")
         return connection
 
     @contextmanager

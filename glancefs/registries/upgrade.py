@@ -71,8 +71,8 @@ def schema_version(connection: Connection) -> str | None:
 def migrate_by_steps(connection: Connection, *, target: str = "head") -> None:
     """Take every step that leads to the target, in the caller's transaction."""
     # A registry that is up to date, which is nearly every one, starts without Alembic.
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic import command  # noqa: PLC0415 - see above
+    from alembic.config import Config  # noqa: PLC0415 - see above
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))

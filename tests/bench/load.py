@@ -76,7 +76,18 @@ def wrk(
     url: str, *, clients: int, seconds: int, threads: int = 1, options: Sequence[str] = (), args: Sequence[str] = ()
 ) -> Rate:
     """Send requests on connections that stay open, with wrk. Fails at any answer but success."""
-    words: list[Argument] = [command("wrk"), "-t", str(threads), "-c", str(clients), "-d", str(seconds), "--latency"]
+    words: list[Argument] = [
+        command("wrk"),
+        "-t",
+        str(threads),
+        "-c",
+        str(clients),
+        "-d",
+        str(seconds),
+        "--timeout",
+        "30",
+        "--latency",
+    ]
     words += [*options, url, *(["--", *args] if args else [])]
     said = run(words, timeout=300).out
     assert "Non-2xx" not in said, said

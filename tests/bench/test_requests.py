@@ -73,6 +73,7 @@ def test_lists(report: Report, registries: dict[int, Path], serve: Serve, who: s
     for server in servers.values():
         rate(server)
     runs = alternate(ROUNDS, few=lambda: rate(servers[1_000]), many=lambda: rate(servers[1_000_000]))
+    assert min(runs["many"]) > 0
     middle = medians(runs)
     report.add(f"list-{who}", ours=middle["many"], peer=middle["few"], runs=[runs])
 
@@ -87,6 +88,7 @@ def test_pairs(report: Report, tmp_path: Path, serve: Serve, serve_nginx: ServeN
         nginx=lambda: pairs(f"{nginx.url}/", folder=tmp_path, method="PUT", size=4096, seconds=5),
     )
     middle = medians(runs)
+    assert min(middle.values()) > 0
     report.add("pairs", ours=middle["bare"], runs=[runs])
     report.add("pairs-data", ours=middle["data"], peer=middle["nginx"])
 

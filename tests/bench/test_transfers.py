@@ -57,6 +57,7 @@ def test_transfers(report: Report, gibibyte: Path, tmp_path: Path, serve: Serve,
     send("PUT", f"{nginx.url}/image", gibibyte)
     os.sync()
     [image] = ours.ask("GET", "/images/").json["images"]
+    assert image["size"] == str(GIBI)
     for key, at_once in (("get", 1), ("get-4", 4)):
         gets = alternate(
             7,

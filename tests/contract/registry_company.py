@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
@@ -58,7 +59,7 @@ def count_up(registry: Registry) -> int:
             return refused
 
 
-def wins(registry: Registry, image_id: str) -> bool:
+def wins(registry: Registry, image_id: str, _thread: int = 0) -> bool:
     """Try to be the one who adds this image."""
     try:
         registry.add(an_image(id=image_id))
@@ -118,7 +119,7 @@ class RegistryCompany:
 
     def test_of_many_threads_one_gets_the_identifier(self, registry: Registry) -> None:
         for image_id in CONTESTED:
-            won = together(lambda _, image_id=image_id: wins(registry, image_id))  # type: ignore[misc]
+            won = together(partial(wins, registry, image_id))
             assert sorted(won) == [False] * (THREADS - 1) + [True]
         assert registry.revision() == len(CONTESTED)
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,6 +108,19 @@ def test_a_rare_filter_leads(database: SqliteDatabase, filters: str) -> None:
     steps = [step for step in plan_of(database, query) if step.startswith(("SCAN", "SEARCH"))]
     assert steps
     assert not [step for step in steps if step.startswith("SCAN") or "shelf_created_at" in step]
+
+
+def test_a_filled_registry_is_one_that_was_added_to(tmp_path: Path) -> None:
+    images = list(various_images(50))
+    filled, added = registry_url(tmp_path / "filled"), registry_url(tmp_path / "added")
+    SqlRegistry(url=filled, migrate=True).close()
+    fill(tmp_path / "filled" / "registry.sqlite", images)
+    with closing(SqlRegistry(url=filled)) as one, closing(SqlRegistry(url=added, migrate=True)) as other:
+        for image in images:
+            other.add(image)
+        assert one.changes(since=0) == other.changes(since=0)
+        assert one.holdings() == other.holdings()
+        assert one.integrity_check() == other.integrity_check() == []
 
 
 def test_walking_and_looking_up_find_the_same(database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,7 @@ def files_below(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
-def crash(processes: Processes, data: Path, *, workers: int, kills: int, seed: int) -> None:
+def check_through_crashes(processes: Processes, data: Path, *, workers: int, kills: int, seed: int) -> None:
     """Kill a server again and again, and verify after each time."""
     crashes = CrashRun(processes=processes, data=data, workers=workers, seed=seed)
     for number in range(kills):
@@ -151,13 +151,13 @@ def crash(processes: Processes, data: Path, *, workers: int, kills: int, seed: i
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_was_answered_survives_fifty_kills(processes: Processes, tmp_path: Path, workers: int) -> None:
-    crash(processes, tmp_path / "data", workers=workers, kills=50, seed=workers)
+    check_through_crashes(processes, tmp_path / "data", workers=workers, kills=50, seed=workers)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_was_answered_survives_hundreds_of_kills(processes: Processes, tmp_path: Path, workers: int) -> None:
-    crash(processes, tmp_path / "data", workers=workers, kills=200, seed=int.from_bytes(os.urandom(3)))
+    check_through_crashes(processes, tmp_path / "data", workers=workers, kills=200, seed=int.from_bytes(os.urandom(3)))
 
 
 def test_a_killed_worker_is_replaced_and_loses_nothing(processes: Processes, tmp_path: Path) -> None:

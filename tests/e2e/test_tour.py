@@ -3,19 +3,15 @@
 
 In README.md, between ``<!-- tour -->`` and ``<!-- /tour -->``, each block marked ``console`` is run: lines that begin
 with ``$ `` are commands, what follows is what they print. Numbers, times, sizes and checksums may differ, and a line
-``...`` stands for any lines. A command that ends in ``&`` goes on in the background until the end.
+``...`` stands for any lines. The first command, ``make run``, serves the others, which are typed in another terminal.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from tests.support.capabilities import ROOT
 from tests.support.processes import Processes, free_port, product, run
@@ -26,9 +22,8 @@ _BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _VARYING = re.compile(r"[0-9a-f]{8,}|\d[\d.,:]*( ?[KMGT]i?B(/s)?| (bytes|seconds|s)\b)?")
 _RULE = re.compile(r"[-\u2500\u2501]{2,}")
 _DEFAULT_PORT = "9292"
-_GROUND = ("git ", "cd ", "make setup", "make test", "sudo ")
+_GROUND = ("git ", "cd ", "make setup", "sudo ")
 """Commands that make the ground on which this test stands."""
-_RUN = re.compile(r"make run( &)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +64,12 @@ def matches(said: tuple[str, ...], printed: list[str]) -> bool:
     return re.fullmatch(pattern, "".join(f"{loosely(line)}\n" for line in printed), re.DOTALL) is not None
 
 
-def _is_ground(command: str) -> bool:
-    return command.startswith(_GROUND)
-
-
-def _as_here(step: Step) -> Step:
-    """The step as it is done where everything is installed, and where the terminal is needed for the next one."""
-    return replace(step, command="glancefs serve &") if _RUN.fullmatch(step.command) else step
+def terminal(commands: list[str], *, env: dict[str, str], home: Path) -> list[list[str]]:
+    """Run commands in one shell, as somebody types them, and give what each prints on either stream."""
+    mark = "--- the next command ---"
+    script = "exec 2>&1\n" + "".join(f"{command}\necho '{mark}'\n" for command in commands)
+    printed = run(["bash", "-c", script], env=env, cwd=home, expect=0).out
+    return [part.splitlines() for part in printed.split(f"{mark}\n")[:-1]]
 
 
 def test_lines_are_compared_loosely() -> None:
@@ -91,9 +85,8 @@ def test_steps_are_read_with_their_output() -> None:
 
 
 def test_the_tour_of_the_readme_does_what_it_says(processes: Processes, tmp_path: Path) -> None:
-    tour = [_as_here(step) for step in steps(README.read_text()) if not _is_ground(step.command)]
-    if not tour:
-        pytest.skip("the README has no tour yet")
+    tour = [step for step in steps(README.read_text()) if not step.command.startswith(_GROUND)]
+    assert tour
     home, port = tmp_path / "home", str(free_port())
     home.mkdir()
     env = {
@@ -101,19 +94,12 @@ def test_the_tour_of_the_readme_does_what_it_says(processes: Processes, tmp_path
         "PATH": os.pathsep.join([str(product().parent), os.environ["PATH"]]),
         "GLANCEFS_GATEWAY_LISTEN": f"127.0.0.1:{port}",
     }
-    exports: list[str] = []
-    for step in tour:
-        command = re.sub(rf"\b{_DEFAULT_PORT}\b", port, step.command)
-        if command.endswith("&"):
-            words = shlex.split(command.removesuffix("&"))
-            words[0] = shutil.which(words[0], path=env["PATH"]) or words[0]
-            processes.start(words, env=env, cwd=home).wait_for_port(int(port))
-            continue
-        if command.startswith("export "):
-            exports.append(command)
-        # Both streams, in the order in which a terminal shows them.
-        printed = run(["bash", "-c", "\n".join(["exec 2>&1", *exports, command])], env=env, cwd=home).out.splitlines()
-        printed = [re.sub(rf"\b{port}\b", _DEFAULT_PORT, line) for line in printed]
-        assert matches(step.output, printed), "\n".join(
-            [f"$ {command}", *printed, "", "The README says:", *step.output]
-        )
+    server = processes.start([product(), "serve"], env=env, cwd=home)
+    server.wait_for_port(int(port))
+    [run_step, *typed] = tour
+    assert run_step.command == "make run"
+    printed = terminal([re.sub(rf"\b{_DEFAULT_PORT}\b", port, step.command) for step in typed], env=env, home=home)
+    printed = [[re.sub(rf"\b{port}\b", _DEFAULT_PORT, line) for line in lines] for lines in printed]
+    assert [loosely(line) for line in run_step.output] == [loosely(line) for line in server.log().splitlines()][:1]
+    for step, lines in zip(typed, printed, strict=True):
+        assert matches(step.output, lines), "\n".join([f"$ {step.command}", *lines, "README:", *step.output])

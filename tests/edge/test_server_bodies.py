@@ -125,6 +125,9 @@ def test_a_cut_chunked_body_is_an_error(serve: Serve, body: bytes) -> None:
         b"5\nhello\n0\n\n" + b" " * 2000,
         b"5\r\nhelloo\r\n0\r\n\r\n",
         b"5\r\nhell\r\n0\r\n\r\n....",
+        b"3\r\nabc\r\n2\r\nxyz\r\n0\r\n\r\n",
+        b"3\r\nabc\r\n2\r\nxy\n\r0\r\n\r\n",
+        b"3\r\nabc\r\n2\r\nxy\r\n-1\r\nz\r\n0\r\n\r\n",
         b"ffffffffffffffffff\r\nhello\r\n0\r\n\r\n",
         b"5;" + b"x" * 5000 + b"\r\nhello\r\n0\r\n\r\n",
         b"0\r\n" + b"A: b\r\n" * 5000 + b"\r\n",
@@ -272,6 +275,25 @@ def test_many_tiny_chunks_come_out_right(serve: Serve) -> None:
         for _ in range(100):
             client.send(b"1\r\nx\r\n" * 1000)
         assert client.ask(b"0\r\n\r\n").body == b"100000"
+
+
+def test_tiny_chunks_that_came_together_are_taken_together() -> None:
+    steps = 0
+
+    class Counting(ChunkedBody):
+        def _receive(self, view: memoryview) -> int:
+            nonlocal steps
+            steps += 1
+            return super()._receive(view)
+
+    pace = Pace(ticket=Ticket(Places(total=1)), idle=5, rate=0, grace=1, patience=1)
+    read_end, write_end = socket.socketpair()
+    with read_end, write_end:
+        write_end.sendall(b"1\r\nx\r\n" * 1000 + b"0\r\n\r\n")
+        read_end.settimeout(0)
+        body = Counting(wire=Wire(read_end), pace=pace, expects=False)
+        assert body.readinto(bytearray(MEBI)) == 1000
+    assert steps < 10
 
 
 def test_a_stalled_body_is_an_error(serve: Serve) -> None:

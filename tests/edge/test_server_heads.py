@@ -185,6 +185,13 @@ def test_an_unknown_expectation_is_417(serve: Serve) -> None:
         assert client.ask(head("PUT / HTTP/1.1", "Host: x", "Expect: wonders")).status == 417
 
 
+def test_one_header_repeated_up_to_the_limit_is_joined(serve: Serve) -> None:
+    mirror = Mirror()
+    with serve(mirror).connect() as client:
+        assert client.ask(head("GET / HTTP/1.1", "Host: x", *["a:"] * 2000)).status == 200
+    assert mirror.environs[0]["HTTP_A"] == ", " * 1999
+
+
 def test_list_headers_are_joined_in_their_order(serve: Serve) -> None:
     mirror = Mirror()
     with serve(mirror).connect() as client:

@@ -3,6 +3,7 @@
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -177,6 +178,20 @@ def test_an_exception_amid_the_response_ends_the_connection_with_a_reset(serve: 
     assert closed.wait(5)
 
 
+@pytest.mark.expect_log("closing time")
+def test_an_iterable_that_fails_to_close_does_not_spoil_its_response(serve: Serve) -> None:
+    class Stubborn:
+        def __iter__(self) -> Iterator[bytes]:
+            yield b"whole"
+
+        def close(self) -> None:
+            raise OSError("closing time")
+
+    with serve(answering(Stubborn(), ("Content-Length", "5"))).connect() as client:
+        assert client.ask(GET).body == b"whole"
+        assert client.rest() == b""
+
+
 @pytest.mark.expect_log("the application failed")
 @pytest.mark.parametrize(
     "broken",
@@ -191,6 +206,7 @@ def test_an_exception_amid_the_response_ends_the_connection_with_a_reset(serve: 
         lambda _environ, start: start("200 OK", [("Content-Length", "many")]) or [],
         lambda _environ, start: [b"a" for _ in (start("200 OK", []), start("200 OK", []))],
         lambda _environ, start: start("200 OK", []) and ["text"],
+        lambda _environ, _start: sys.exit(3),
     ],
 )
 def test_what_breaks_wsgi_is_a_500(serve: Serve, broken: Any) -> None:

@@ -173,6 +173,12 @@ def test_beyond_the_limit_the_connection_that_idles_longest_goes(serve: Serve, a
             assert clients[9].ask(HEAD, method="HEAD").status == 200
 
 
+def test_beyond_the_limit_half_requests_give_way_to_new_ones(serve: Serve, app: Any) -> None:
+    served = serve(app, max_connections=10)
+    with many(served, 10, b"GET"), served.connect() as late:
+        assert late.ask(HEAD, method="HEAD").status == 200
+
+
 def test_keep_alive_serves_more_connections_than_there_are_threads(serve: Serve, app: Any) -> None:
     served = serve(app, **FEW)
     with many(served, 200, HEAD) as clients:

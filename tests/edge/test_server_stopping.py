@@ -178,5 +178,7 @@ def wait_until_refused(target: tuple[str, int]) -> None:
             RawClient(target).sock.close()
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:
+            continue
         threading.Event().wait(0.01)
     pytest.fail("new connections are still accepted")

@@ -18,7 +18,7 @@ from glancefs.errors import ConfigError, UploadTruncated
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """Tell the process, take an upload, answer late, or die."""
+    """Tell the process or its switch interval, take an upload, answer late, or die."""
     path = environ["PATH_INFO"]
     if path == "/upload":
         try:
@@ -31,7 +31,7 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     if path == "/die":
         os._exit(7)
     start_response("200 OK", [])
-    return [str(os.getpid()).encode()]
+    return [str(sys.getswitchinterval() if path == "/switch-interval" else os.getpid()).encode()]
 
 
 def take(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

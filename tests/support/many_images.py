@@ -69,6 +69,11 @@ def fill(database: Path, images: Iterable[Image]) -> int:
         count = _insert(connection, images)
         for _, sql in kept:
             connection.execute(sql)
+        connection.execute(
+            "INSERT INTO holdings (status, store, images, size_high, size_low)"
+            " SELECT status, store, count(*), sum(size >> 32), sum(size & 0xFFFFFFFF) FROM images"
+            " WHERE shelf IS NOT NULL GROUP BY status, store"
+        )
         connection.execute("UPDATE counters SET revision = ?, next_id = ?", (count, count + 1))
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -86,6 +91,7 @@ def _insert(connection: sqlite3.Connection, images: Iterable[Image]) -> int:
     properties: list[tuple[str, int]] = []
     named = ("id", *[row[1] for row in connection.execute("PRAGMA table_info(images)") if row[1] != "id"])
     places = ", ".join(f":{name}" for name in named)
-    done = connection.executemany(f"INSERT INTO images ({', '.join(named)}) VALUES ({places})", rows())  # noqa: S608
+    into = f"INSERT INTO images ({', '.join(named)}) VALUES ({places})"  # noqa: S608 - the names are the schema's
+    done = connection.executemany(into, rows())
     connection.executemany("INSERT INTO image_properties (digest, seq) VALUES (?, ?)", sorted(properties))
     return done.rowcount
