@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 DATA ?= $(HOME)/.local/share/glancefs
+MOUNT ?= $(HOME)/glancefs
 VENV := .venv
 BIN := $(VENV)/bin
 CODE := glancefs gateway mount_helpers tests
@@ -15,7 +16,8 @@ PINNED = PIP_CONSTRAINT=$(1) PIP_BUILD_CONSTRAINT=$(1) $(PIP) install --require-
 MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
-TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git openssl qemu-utils rsync stress-ng vim-tiny xorriso
+TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git grub-rescue-pc openssl qemu-system-x86 qemu-utils \
+    rsync stress-ng vim-tiny xorriso
 # What the benchmarks use besides: generators of load, and a way to switch syncing off.
 BENCH_PACKAGES := apache2-utils eatmydata wrk
 # The peer of the benchmarks is unpacked here, not installed, so that no web server starts on this machine.
@@ -41,8 +43,17 @@ setup: $(VENV)/.run ## make .venv with what running takes
 
 setup-test: $(VENV)/.test test-packages ## add what the tests take
 
-run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs
-	@$(BIN)/glancefs serve --data "$(DATA)" $(ARGS)
+run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs, and show them as files in MOUNT, ~/glancefs
+	@mkdir -p "$(DATA)" "$(MOUNT)"; \
+	if $(BIN)/glancefs mount "$(DATA)" "$(MOUNT)"; then \
+	    echo "glancefs shows the images as files in $(MOUNT)"; \
+	    trap '$(BIN)/glancefs umount "$(MOUNT)"' EXIT; \
+	else \
+	    echo "Going on without the mount." >&2; \
+	fi; \
+	$(BIN)/glancefs serve --data "$(DATA)" $(ARGS) & server=$$!; \
+	trap 'stopped=yes; kill $$server 2>/dev/null' INT TERM HUP; \
+	while kill -0 $$server 2>/dev/null; do wait $$server; status=$$?; done; [ "$$stopped" ] || exit $$status
 
 test: lint ## lint, then run the tests: make test ARGS="tests/unit -x"
 	@$(BIN)/pytest $(ARGS)
