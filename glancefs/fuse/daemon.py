@@ -14,6 +14,7 @@ import logging
 import logging.handlers
 import os
 import select
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -88,7 +89,11 @@ def _become_daemon(serve: Serve, pipe: int) -> NoReturn:
 
 
 def _tell_ready(pipe: int) -> None:
-    os.write(pipe, _READY)
+    try:
+        os.write(pipe, _READY)
+    except BrokenPipeError:
+        # Whoever asked for the mount was interrupted, and does not want it any more.
+        os.kill(os.getpid(), signal.SIGTERM)
     os.close(pipe)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
