@@ -28,7 +28,7 @@ from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.notices import Notices
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
-from glancefs.fuse.windows import WriteWindow
+from glancefs.fuse.windows import Piece, WriteWindow
 from glancefs.model import Image
 from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree import Entry, EntryKind, ImageTree
@@ -37,6 +37,7 @@ from glancefs.tree.entries import image_entry, image_key
 _log = logging.getLogger(__name__)
 
 _KILLED: Final = "its writer was killed"
+_PUBLISHING: Final = frozenset({Closing.LAST, Closing.LAST_OF_EXIT})
 
 SETTLE_AFTER: Final = 5.0
 """Seconds without an open handle after which a file that was created for reading and writing is complete."""
@@ -91,7 +92,13 @@ class Publisher:
 
     async def let_go(self, file: StagedFile) -> None:
         """Give back what a file takes that is published or discarded, and that nobody has open."""
-        if not file.handles and file.upload.state in {StagedState.PUBLISHED, StagedState.DISCARDED}:
+        if file.handles:
+            return
+        if file.upload.state is StagedState.PUBLISHED:
+            # The bytes have a name, so this frees no blocks and waits for nothing.
+            self._tree.release(file.upload)
+            self.drop(file)
+        elif file.upload.state is StagedState.DISCARDED:
             await self._bridge.change(self._tree.release, file.upload)
             self.drop(file)
 
@@ -105,20 +112,39 @@ class Publisher:
         file = writer.file
         if writer.is_closed or not file.is_staged:
             return
-        if not file.window.is_clean or file.window.error is not None:
-            await self._drain(file)
-        verdict = await self._bridge.look(closing, writer.opener, file.inode.ino)
-        if verdict is Closing.NOT_LAST or (verdict is Closing.UNKNOWN and not file.upload.is_written):
-            return
-        writer.close()
+        async with file.turn:
+            verdict, image = await self._close(writer)
+            if verdict is Closing.NOT_LAST or (verdict is Closing.UNKNOWN and not file.upload.is_written):
+                return
+            writer.close()
+            if image is not None:
+                await self._tell(file, image)
         if verdict is Closing.KILLED:
             await self._put_aside(file, _KILLED)
-        elif file.writers == 0:
+        elif not file.writers and file.is_staged:
             is_suspect = verdict is Closing.LAST_OF_INTERRUPTED
             if is_suspect or (writer.is_read_write and verdict is not Closing.LAST_OF_EXIT):
                 self.settle(file, writer.opener, is_suspect=is_suspect)
             else:
                 await self.publish(file)
+
+    async def _close(self, writer: Writer) -> tuple[Closing, Image | None]:
+        """Write what is left, find out what the close means, and nearly always publish, all in one crossing."""
+        file = writer.file
+        ino = file.inode.ino
+        try:
+            async with file.window.rest() as piece:
+                is_simple = file.writers == 1 and not writer.is_read_write
+                work = partial(
+                    _close, self._tree, file.upload, piece, opener=writer.opener, ino=ino, is_simple=is_simple
+                )
+                verdict, image, failure = await self._bridge.write(work, size=file.size)
+        except (GlancefsError, OSError) as error:
+            await self._put_aside(file, str(error))
+            raise
+        if failure is not None:
+            raise failure
+        return verdict, image
 
     async def released(self, writer: Writer) -> None:
         """Finish a file that was let go without a last close: its descriptor had gone to another process.
@@ -157,9 +183,14 @@ class Publisher:
             await self._drain(file)
             work = partial(self._tree.publish, file.upload)
             image = await self._bridge.write(work, size=file.size)
-            if image is not None and len(notices := self.became(file, image)):
-                # Nobody who waits for a close holds the lock of a folder.
-                await self._bridge.notify(notices.tell)
+            if image is not None:
+                await self._tell(file, image)
+
+    async def _tell(self, file: StagedFile, image: Image) -> None:
+        notices = self.became(file, image)
+        if len(notices):
+            # Nobody who waits for a close holds the lock of a folder.
+            await self._bridge.notify(notices.tell)
 
     def became(self, file: StagedFile, image: Image) -> Notices:
         """Let the inode of a staged file stand for the image that it has become. Gives what to tell the kernel."""
@@ -246,3 +277,18 @@ class _Watched:
             return False
         finally:
             os.close(self.pidfd)
+
+
+def _close(
+    tree: ImageTree, upload: StagedUpload, piece: Piece | None, *, opener: Opener, ino: int, is_simple: bool
+) -> tuple[Closing, Image | None, Exception | None]:
+    """Give what a close means, the image that it made, and the error that kept it from making one."""
+    if piece is not None:
+        upload.write_at(*piece)
+    verdict = closing(opener, ino)
+    if is_simple and (verdict in _PUBLISHING or (verdict is Closing.UNKNOWN and upload.is_written)):
+        try:
+            return verdict, tree.publish(upload), None
+        except (GlancefsError, OSError) as error:
+            return verdict, None, error
+    return verdict, None, None

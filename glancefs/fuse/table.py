@@ -78,7 +78,8 @@ def check_free(point: Path) -> None:
 
 def _is_dead(point: Path) -> bool:
     try:
-        point.stat()
+        # Unlike the attributes of the root, which the kernel may remember for long, this is always asked of the daemon.
+        os.statvfs(point)
     except OSError as error:
         return error.errno in {errno.ENOTCONN, errno.ECONNABORTED}
     return False

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
@@ -30,6 +31,10 @@ _READ_AHEAD: Final = 8 * LARGEST_REQUEST
 _STREAM_WINDOW: Final = 4 * LARGEST_REQUEST
 _BEHIND: Final = 2
 """How many full buffers may wait to be written."""
+
+
+Piece = tuple[int, bytes | memoryview]
+"""Bytes, and the offset at which they belong."""
 
 
 class PageWindow:
@@ -108,7 +113,7 @@ class WriteWindow:
         self._turn: Final = trio.Lock()
         self._gathered = bytearray()
         self._start = 0
-        self._waiting: Final[deque[tuple[int, bytes | memoryview]]] = deque()
+        self._waiting: Final[deque[Piece]] = deque()
         self._progress: Final = trio.Condition()
         self._is_writing = False
         self.end = 0
@@ -146,6 +151,32 @@ class WriteWindow:
                 while self._waiting or self._is_writing:
                     await self._progress.wait()
             self._check()
+
+    @asynccontextmanager
+    async def rest(self) -> AsyncIterator[Piece | None]:
+        """Hand out what is gathered and not written yet, if anything, for the caller to write in a crossing of its own.
+
+        Meanwhile everybody else waits. An error that leaves the context counts as one of the write. Raises the error of
+        an earlier write.
+        """
+        async with self._turn:
+            self._check()
+            async with self._progress:
+                while self._waiting or self._is_writing:
+                    await self._progress.wait()
+            self._check()
+            piece = (self._start, memoryview(self._gathered)) if self._gathered else None
+            self._gathered = bytearray()
+            self._is_writing = piece is not None
+            try:
+                yield piece
+            except Exception as error:
+                self.error = error if piece is not None else None
+                raise
+            finally:
+                async with self._progress:
+                    self._is_writing = False
+                    self._progress.notify_all()
 
     def drop(self) -> None:
         """Give up what is not written yet: nobody will ever want it."""
