@@ -52,7 +52,7 @@ run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs,
 	    echo "Going on without the mount." >&2; \
 	fi; \
 	$(BIN)/glancefs serve --data "$(DATA)" $(ARGS) & server=$$!; \
-	trap 'stopped=yes; kill $$server 2>/dev/null' INT TERM HUP; \
+	trap stopped=yes INT; trap 'stopped=yes; kill $$server 2>/dev/null' TERM HUP; \
 	while kill -0 $$server 2>/dev/null; do wait $$server; status=$$?; done; [ "$$stopped" ] || exit $$status
 
 test: lint ## lint, then run the tests: make test ARGS="tests/unit -x"
