@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from glancefs.cli.said import Said, pass_said, shared_options
+from glancefs.cli.sweeping import FirstSweep
 from glancefs.errors import ConfigError, GlancefsError
 
 if TYPE_CHECKING:
@@ -103,10 +104,14 @@ def _serve(config: Config, options: MountOptions, point: Path, label: str, ready
         assemble(config, migrate=config.registry.startswith(_EMBEDDED)) as core,
         assemble_tree(core, user=options.user, documents={"stats": statistics.document}) as tree,
     ):
+        sweep = FirstSweep(core)
+        if not options.read_only:
+            sweep.begin()
         session = Session(tree=tree, point=point, source=label, options=options, statistics=statistics, ready=tell)
         try:
             session.serve()
         finally:
+            sweep.stop()
             tell_systemd(address, "STOPPING=1")
             _log.info("%s is unmounted: %s", point, statistics.line())
 
