@@ -78,7 +78,10 @@ class Server:
     # -- a process of its own
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT. Gives the exit status, 0 after a clean stop; a second signal ends at once."""
+        """Serve until SIGTERM, SIGINT or SIGHUP. Gives the exit status, 0 after a clean stop.
+
+        A second signal ends at once. Where SIGHUP is ignored, as nohup(1) has it, it stays so.
+        """
         sys.setswitchinterval(_SWITCH_INTERVAL)
         self._raise_file_limit()
         tls = self._load_tls()

@@ -29,7 +29,7 @@ class StopSignals:
     def __init__(
         self,
         *,
-        stopping: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT),
+        stopping: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
         also: tuple[signal.Signals, ...] = (),
         at_once: Callable[[], None] | None = None,
         lifeline: int | None = None,
@@ -47,7 +47,9 @@ class StopSignals:
     def __enter__(self) -> Self:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         for number in (*self._stopping, *self._also):
-            self._before[number] = signal.signal(number, self._handle)
+            # Who was started by nohup(1) is to outlive its terminal.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._handle)
         # Written by the C handler: one written in Python would run too late for a poll that is about to begin.
         self._wakeup_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         return self
@@ -85,6 +87,9 @@ class StopSignals:
         came = signal.Signals(number)
         if came in self._stopping:
             if self.received is not None:
+                # A terminal that is closed may say so more than once, and nobody meant to be impatient.
+                if came is signal.SIGHUP:
+                    return
                 if self._at_once is not None:
                     self._at_once()
                 os._exit(_BY_SIGNAL + number)

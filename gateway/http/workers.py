@@ -31,7 +31,7 @@ _PROVEN = 30.0
 _MARGIN = 5.0
 """What the children get beyond their own time limits before they are killed."""
 _MESSAGE = 4096
-_HANDLED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+_HANDLED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Supervisor:
     _log: logging.Logger = field(default_factory=lambda: logging.getLogger("glancefs.gateway"))
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT. Gives 0 after a clean stop. Raises ConfigError when a worker can't start."""
+        """Serve until told to stop. Gives 0 after a clean stop. Raises ConfigError when a worker can't start."""
         self._lifeline = os.pipe2(os.O_CLOEXEC)
         self._balance = Balance(workers=self.workers)
         self._places = [_Place(number=number) for number in range(self.workers)]
@@ -182,8 +182,9 @@ class Supervisor:
         """Be a worker, and end the process. Never returns."""
         status = 1
         try:
-            # A terminal sends SIGINT to parent and children alike; the parent's SIGTERM is what counts here.
+            # A terminal sends its signals to parent and children alike; the parent's SIGTERM is what counts here.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.close(self._lifeline[1])
             with StopSignals(stopping=(signal.SIGTERM,), lifeline=self._lifeline[0]) as signals:

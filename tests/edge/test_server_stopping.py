@@ -24,16 +24,18 @@ CHUNKED = b"PUT /upload HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\
 BOTH = pytest.mark.parametrize("workers", [1, 2])
 
 
-def started(processes: Processes, *, workers: int = 1, timeout: float = 10.0) -> tuple[Process, tuple[str, int]]:
-    """Start a server in a process of its own; gives it and where it listens."""
-    command = [sys.executable, "-m", "tests.support.doorway", "127.0.0.1:0", str(workers), str(timeout)]
+def started(
+    processes: Processes, *prefix: str, workers: int = 1, timeout: float = 10.0
+) -> tuple[Process, tuple[str, int]]:
+    """Start a server in a process of its own, by way of another command if one is said; gives it and where it is."""
+    command = [*prefix, sys.executable, "-m", "tests.support.doorway", "127.0.0.1:0", str(workers), str(timeout)]
     process = processes.start(command)
     port = process.wait_for_line(r"^ready http://127\.0\.0\.1:(\d+)$")[1]
     return process, ("127.0.0.1", int(port))
 
 
 @BOTH
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_an_idle_server_with_status_0(processes: Processes, workers: int, number: signal.Signals) -> None:
     process, target = started(processes, workers=workers)
     with RawClient(target) as kept:
@@ -42,6 +44,31 @@ def test_a_signal_ends_an_idle_server_with_status_0(processes: Processes, worker
         assert process.wait() == 0
         assert kept.rest() == b""
     assert len([line for line in process.log().splitlines() if line.startswith("exit of ")]) == workers
+
+
+@BOTH
+def test_a_closed_terminal_does_not_end_what_nohup_started(processes: Processes, workers: int) -> None:
+    process, target = started(processes, "nohup", workers=workers)
+    process.send(signal.SIGHUP)
+    with RawClient(target) as client:
+        assert client.ask(GET).status == 200
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0
+
+
+@BOTH
+def test_a_terminal_that_is_closed_lets_what_is_under_way_finish(processes: Processes, workers: int) -> None:
+    process, target = started(processes, workers=workers)
+    with RawClient(target) as upload:
+        upload.send(UPLOAD)
+        process.wait_for_line("^begun$")
+        # As terminals do: to everybody, and more than once.
+        for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children()] * 2:
+            one.send_signal(signal.SIGHUP)
+        wait_until_refused(target)
+        upload.send(bytes(1_000_000))
+        assert upload.answer().status == 201
+    assert process.wait() == 0
 
 
 @BOTH
