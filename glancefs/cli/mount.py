@@ -21,7 +21,7 @@ import click
 
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.sweeping import FirstSweep
-from glancefs.errors import ConfigError, GlancefsError
+from glancefs.errors import ConfigError, Conflict
 
 if TYPE_CHECKING:
     from glancefs.config import Config
@@ -143,17 +143,13 @@ def umount(*, mountpoint: Path, lazy: bool, timeout: float) -> None:
             if error.errno != errno.EBUSY:
                 raise
             message = f"{point} is busy: somebody has files open or works in it. --lazy takes it away anyhow."
-            raise MountBusy(message) from None
+            raise Conflict(message) from None
         if daemon is not None and not select.select([daemon], [], [], timeout)[0]:
             message = f"{point} is unmounted, but its daemon is not done after {timeout:g} seconds."
-            raise MountBusy(message)
+            raise Conflict(message)
     finally:
         if daemon is not None:
             os.close(daemon)
-
-
-class MountBusy(GlancefsError):
-    """The mount can't be taken away yet."""
 
 
 def _daemon_of(point: Path) -> int | None:

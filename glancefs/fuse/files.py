@@ -264,5 +264,5 @@ def _stage(tree: ImageTree, entry: Entry, task: int, *, truncate: bool) -> tuple
     return tree.stage(entry, truncate=truncate), opener_of(task)
 
 
-def _create(tree: ImageTree, path: str, exclusive: bool, task: int) -> tuple[StagedUpload, Opener]:  # noqa: FBT001 - carried
+def _create(tree: ImageTree, path: str, exclusive: bool, task: int) -> tuple[StagedUpload, Opener]:  # noqa: FBT001 - carried over to a thread by place
     return tree.create(path, exclusive=exclusive), opener_of(task)

@@ -91,7 +91,7 @@ def test_metadata_never_wait_for_data() -> None:
     async def work(bridge: Bridge) -> None:
         async with trio.open_nursery() as nursery:
             for _ in range(200):
-                nursery.start_soon(bridge.read, release.wait)
+                nursery.start_soon(lambda: bridge.read(release.wait))
             await trio.testing.wait_all_tasks_blocked(0.01)
             with trio.fail_after(20):
                 assert await bridge.look(int, "5") == 5

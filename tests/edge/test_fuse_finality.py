@@ -44,7 +44,9 @@ def meaning(process: subprocess.Popen[bytes], path: Path) -> Closing:
         ('exec 3>"$1"; exec 3>&-; sleep 60 & echo ok; read line; kill %1', Closing.LAST),
     ],
 )
-def test_a_close_is_the_last_when_opener_and_children_have_let_go(script: str, expected: Closing, tmp_path: Path) -> None:
+def test_a_close_is_the_last_when_opener_and_children_have_let_go(
+    script: str, expected: Closing, tmp_path: Path
+) -> None:
     path = tmp_path / "file"
     path.touch()
     with shell(script, path) as process:
