@@ -144,7 +144,7 @@ def test_a_mount_whose_root_the_kernel_remembers_is_known_for_dead(mounts: Mount
     assert not mount.point.is_mount()
 
 
-def kill_often(run: CrashRun, *, rounds: int) -> None:
+def check_deaths(run: CrashRun, *, rounds: int) -> None:
     for number in range(rounds):
         run.round(number)
     run.end()
@@ -158,9 +158,9 @@ def crash_run(mounts: Mounts, processes: Processes, tmp_path: Path) -> CrashRun:
 
 
 def test_what_was_promised_survives_ten_deaths(crash_run: CrashRun) -> None:
-    kill_often(crash_run, rounds=10)
+    check_deaths(crash_run, rounds=10)
 
 
 @pytest.mark.soak
 def test_what_was_promised_survives_many_deaths(crash_run: CrashRun) -> None:
-    kill_often(crash_run, rounds=120)
+    check_deaths(crash_run, rounds=120)

@@ -206,6 +206,7 @@ def test_the_kernel_forgets_and_so_does_the_mount(mounted: Mount) -> None:
     mounted.shell("mkdir d; for i in $(seq 200); do echo $i >d/$i; done; ls -l d >/dev/null; rm -r d")
     mounted.shell("ls -la . >/dev/null")
     eventually(lambda: mounted.statistics()["inodes"] < 20)
+    assert mounted.statistics()["open_folders"] == 0
 
 
 def test_an_operation_that_means_nothing_is_refused_each_time(mounted: Mount) -> None:

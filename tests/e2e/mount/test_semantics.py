@@ -48,7 +48,7 @@ def test_every_sentence_of_the_page_is_quoted_by_a_test_and_every_quote_is_on_th
     assert set(quoted()) == set(sentences())
 
 
-def refused(number: int, work: Callable[[], object]) -> None:
+def must_be_refused(number: int, work: Callable[[], object]) -> None:
     with pytest.raises(OSError, match=re.escape(os.strerror(number))) as error:
         work()
     assert error.value.errno == number
@@ -101,11 +101,11 @@ def test_the_mount_s_own_folder(mounted: Mount) -> None:
     assert {"by-id", "by-type", "json", "pending", "stats", "errors"} <= {
         path.name for path in (mounted / ".glance").iterdir()
     }
-    refused(errno.EPERM, lambda: (mounted / ".glance/mine").write_bytes(b""))
-    refused(errno.EPERM, (mounted / ".glance/mine").mkdir)
-    refused(errno.EPERM, (mounted / ".glance/stats").unlink)
-    refused(errno.EPERM, lambda: (mounted / ".glance/stats").rename(mounted / "stats"))
-    refused(errno.EPERM, (mounted / ".glance").rmdir)
+    must_be_refused(errno.EPERM, lambda: (mounted / ".glance/mine").write_bytes(b""))
+    must_be_refused(errno.EPERM, (mounted / ".glance/mine").mkdir)
+    must_be_refused(errno.EPERM, (mounted / ".glance/stats").unlink)
+    must_be_refused(errno.EPERM, lambda: (mounted / ".glance/stats").rename(mounted / "stats"))
+    must_be_refused(errno.EPERM, (mounted / ".glance").rmdir)
 
 
 @pytest.mark.promise(
@@ -157,7 +157,7 @@ def test_close_tells(mounted: Mount) -> None:
     os.write(descriptor, b"data")
     database = mounted.data / "registry.sqlite"
     with _locked(database):
-        refused(errno.EIO, lambda: os.close(descriptor))
+        must_be_refused(errno.EIO, lambda: os.close(descriptor))
     assert "bad" in (mounted / ".glance/errors").read_text()
 
 
@@ -320,7 +320,7 @@ def test_attributes(mounted: Mount) -> None:
     assert (image.type, image.properties["distro"]) == (ImageType.MACHINE, "debian")
     assert os.getxattr(mounted / "a", "user.glance.id") == image.id.encode()
     assert "user.glance.property.distro" in os.listxattr(mounted / "a")
-    refused(errno.ENODATA, lambda: os.getxattr(mounted / "a", "user.glance.property.none"))
+    must_be_refused(errno.ENODATA, lambda: os.getxattr(mounted / "a", "user.glance.property.none"))
 
 
 @pytest.mark.promise("Fields that are computed can't be set to another value: EPERM.")
@@ -329,7 +329,7 @@ def test_computed_attributes(mounted: Mount) -> None:
         core.images.add(LOCAL, NewImage(name="a", type=ImageType.RAW), io.BytesIO(b"data"))
     eventually((mounted / "a").exists)
     for name in ("id", "size", "checksum", "owner", "created_at"):
-        refused(errno.EPERM, partial(os.setxattr, mounted / "a", f"user.glance.{name}", b"1234"))
+        must_be_refused(errno.EPERM, partial(os.setxattr, mounted / "a", f"user.glance.{name}", b"1234"))
         value = os.getxattr(mounted / "a", f"user.glance.{name}")
         os.setxattr(mounted / "a", f"user.glance.{name}", value)
 
@@ -349,14 +349,14 @@ def test_modes(mounted: Mount) -> None:
 
 @pytest.mark.promise("Device files, pipes and sockets are refused: EPERM.")
 def test_special_files(mounted: Mount) -> None:
-    refused(errno.EPERM, lambda: os.mkfifo(mounted / "pipe"))
-    refused(errno.EPERM, lambda: os.mknod(mounted / "null", 0o20666, os.makedev(1, 3)))
+    must_be_refused(errno.EPERM, lambda: os.mkfifo(mounted / "pipe"))
+    must_be_refused(errno.EPERM, lambda: os.mknod(mounted / "null", 0o20666, os.makedev(1, 3)))
 
 
 @pytest.mark.promise("A name of more than 255 bytes is refused: ENAMETOOLONG.")
 def test_long_names(mounted: Mount) -> None:
     (mounted / ("n" * 255)).write_bytes(b"data")
-    refused(errno.ENAMETOOLONG, lambda: (mounted / ("n" * 256)).write_bytes(b"data"))
+    must_be_refused(errno.ENAMETOOLONG, lambda: (mounted / ("n" * 256)).write_bytes(b"data"))
     assert (mounted / ("n" * 255)).read_bytes() == b"data"
 
 
@@ -364,29 +364,29 @@ def test_long_names(mounted: Mount) -> None:
 @pytest.mark.parametrize("name", [b"\xff", b"a\nb", b"\x7f"])
 def test_strange_names(mounted: Mount, name: bytes) -> None:
     path = os.fsencode(mounted.point) + b"/" + name
-    refused(errno.EINVAL, lambda: os.close(os.open(path, os.O_WRONLY | os.O_CREAT)))
-    refused(errno.EINVAL, lambda: os.mkdir(path))  # noqa: PTH102 - the name is no text
+    must_be_refused(errno.EINVAL, lambda: os.close(os.open(path, os.O_WRONLY | os.O_CREAT)))
+    must_be_refused(errno.EINVAL, lambda: os.mkdir(path))  # noqa: PTH102 - the name is no text
 
 
 @pytest.mark.promise("Removing a folder that holds something is refused: ENOTEMPTY.")
 def test_full_folders(mounted: Mount) -> None:
     (mounted / "d").mkdir()
     (mounted / "d/.staged").write_bytes(b"data")
-    refused(errno.ENOTEMPTY, (mounted / "d").rmdir)
+    must_be_refused(errno.ENOTEMPTY, (mounted / "d").rmdir)
     (mounted / "d/.staged").unlink()
     (mounted / "d/image").write_bytes(b"data")
-    refused(errno.ENOTEMPTY, (mounted / "d").rmdir)
+    must_be_refused(errno.ENOTEMPTY, (mounted / "d").rmdir)
     (mounted / "e").mkdir()
-    refused(errno.ENOTEMPTY, lambda: (mounted / "e").rename(mounted / "d"))
+    must_be_refused(errno.ENOTEMPTY, lambda: (mounted / "e").rename(mounted / "d"))
 
 
 @pytest.mark.promise("Making what exists with O_EXCL, or a folder where there is one, is refused: EEXIST.")
 def test_what_exists(mounted: Mount) -> None:
     (mounted / "a").write_bytes(b"data")
     (mounted / "d").mkdir()
-    refused(errno.EEXIST, lambda: (mounted / "a").open("xb"))
-    refused(errno.EEXIST, (mounted / "d").mkdir)
-    refused(errno.EEXIST, (mounted / "a").mkdir)
+    must_be_refused(errno.EEXIST, lambda: (mounted / "a").open("xb"))
+    must_be_refused(errno.EEXIST, (mounted / "d").mkdir)
+    must_be_refused(errno.EEXIST, (mounted / "a").mkdir)
 
 
 @pytest.mark.promise("Removing and replacing a protected image are refused: EPERM.")
@@ -394,9 +394,9 @@ def test_protected_images(mounted: Mount) -> None:
     (mounted / "a").write_bytes(b"data")
     os.setxattr(mounted / "a", "user.glance.protected", b"true")
     (mounted / "b").write_bytes(b"other")
-    refused(errno.EPERM, (mounted / "a").unlink)
-    refused(errno.EPERM, lambda: (mounted / "a").write_bytes(b"new"))
-    refused(errno.EPERM, lambda: (mounted / "b").rename(mounted / "a"))
+    must_be_refused(errno.EPERM, (mounted / "a").unlink)
+    must_be_refused(errno.EPERM, lambda: (mounted / "a").write_bytes(b"new"))
+    must_be_refused(errno.EPERM, lambda: (mounted / "b").rename(mounted / "a"))
     assert mounted.content("a") == b"data"
 
 
@@ -404,10 +404,10 @@ def test_protected_images(mounted: Mount) -> None:
 def test_other_people_s_images(mounts: Mounts) -> None:
     mounts.mount(options=["public"]).shell("echo data >a")
     alices = mounts.mount(options=["user=alice"])
-    refused(errno.EPERM, (alices / "a").unlink)
-    refused(errno.EPERM, lambda: (alices / "a").rename(alices / "b"))
-    refused(errno.EPERM, lambda: (alices / "a").write_bytes(b"new"))
-    refused(errno.EPERM, lambda: os.setxattr(alices / "a", "user.glance.type", b"kernel"))
+    must_be_refused(errno.EPERM, (alices / "a").unlink)
+    must_be_refused(errno.EPERM, lambda: (alices / "a").rename(alices / "b"))
+    must_be_refused(errno.EPERM, lambda: (alices / "a").write_bytes(b"new"))
+    must_be_refused(errno.EPERM, lambda: os.setxattr(alices / "a", "user.glance.type", b"kernel"))
 
 
 @pytest.mark.needs("root")
@@ -432,7 +432,7 @@ def test_lost_data(mounted: Mount) -> None:
     assert location is not None
     (lost,) = (mounted.data / "images").rglob(location.key)
     lost.unlink()
-    refused(errno.EIO, (mounted / "a").read_bytes)
+    must_be_refused(errno.EIO, (mounted / "a").read_bytes)
     assert "not in their store" in (mounted / ".glance/errors").read_text()
     assert "not in their store" in mounted.log()
 
