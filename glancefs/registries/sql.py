@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from glancefs.errors import Duplicate, ImageNotFound, InvalidQuery, StaleImage
+from glancefs.errors import Duplicate, ImageNotFound, InvalidQuery, StaleImage, StoreFull
 from glancefs.model import Image, ImageStatus, Location
 from glancefs.registries.base import Changes, Holdings, ImageQuery, Superseded
 from glancefs.registries.commits import GroupCommit, Transaction
@@ -73,11 +73,13 @@ class SqlRegistry:
         self._database = SqliteDatabase(url=url, busy_timeout=busy_timeout)
         if migrate:
             upgrade(self._database)
+            self._database.file.set_room_aside()
         else:
             check_schema(self._database)
         self._commits = GroupCommit(database=self._database)
         self._lists = Lists()
         self._folders = SqlFolders(database=self._database, commits=self._commits)
+        self._room_was_given = False
 
     @property
     def folders(self) -> SqlFolders:
@@ -113,8 +115,20 @@ class SqlRegistry:
         return self._commits.run(lambda transaction: _replace(transaction, image, expected_revision, superseding))
 
     def delete(self, image_id: str, *, expected_revision: int, deleted_at: datetime) -> Image:
-        """See `Registry.delete`."""
-        return self._commits.run(lambda transaction: _delete(transaction, image_id, expected_revision, deleted_at))
+        """See `Registry.delete`. With the disk full it goes on working, by the room that was set aside."""
+
+        def change(transaction: Transaction) -> Image:
+            return _delete(transaction, image_id, expected_revision, deleted_at)
+
+        if self._room_was_given:
+            self._room_was_given = not self._database.file.set_room_aside()
+        try:
+            return self._commits.run(change)
+        except StoreFull:
+            if not self._database.file.give_room():
+                raise
+            self._room_was_given = True
+            return self._commits.run(change)
 
     def changes(self, *, since: int, limit: int = 1000) -> Changes:
         """See `Registry.changes`."""

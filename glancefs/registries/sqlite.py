@@ -29,6 +29,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from glancefs.errors import ConfigError, InvalidRequest, RegistryUnavailable, StoreFull
+from glancefs.registries.database_file import DatabaseFile
 
 _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
@@ -72,7 +73,8 @@ class SqliteDatabase:
             raise ConfigError("The registry's URL is not one; it looks like sqlite:////path/of/the/database.") from None
         if checked.get_backend_name() != "sqlite" or checked.database in {None, "", ":memory:"}:
             raise ConfigError(f"The registry can't be kept in {checked.render_as_string()!r}; use sqlite:////a/path.")
-        self.path = Path(str(checked.database))
+        self.file = DatabaseFile(Path(str(checked.database)))
+        self.path = self.file.path
         self._busy_timeout = busy_timeout
         self._queue = _Queue(self.path.with_name(self.path.name + "-waiting"))
         self._turn_began = 0.0
@@ -88,14 +90,6 @@ class SqliteDatabase:
         self._engine.dialect.statement_compiler = _HintingCompiler
         event.listen(self._engine, "connect", _prepare)
 
-    def create_file(self) -> None:
-        """Make the file, and the folders that are missing, for this user alone; leave what exists as it is."""
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise ConfigError(f"The registry's database {self.path} can't be made: {error.strerror}.") from None
-
     def connect(self) -> Connection:
         """Give a new connection, which commits every statement by itself until `begin_writing`.
 
@@ -103,10 +97,13 @@ class SqliteDatabase:
         """
         if self._closed:
             raise RegistryUnavailable("The registry is closed.")
+        self.file.check()
         try:
-            return self._engine.connect()
+            connection = self._engine.connect()
         except SQLAlchemyError as error:
             raise translated(error) from None
+        self.file.check()
+        return connection
 
     def connect_to_write(self) -> Connection:
         """Give a new connection for `begin_writing`, which does its own waiting."""
@@ -119,6 +116,7 @@ class SqliteDatabase:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Lend a connection for statements that only read. Database errors inside come out translated."""
+        self.file.check()
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -142,6 +140,7 @@ class SqliteDatabase:
         SQLite's own way of waiting sleeps ever longer, so that of two busy processes one starves; here who waits keeps
         asking, and is let in by who has just written.
         """
+        self.file.check()
         if not connection.in_transaction():
             # To SQLAlchemy the connection is in one transaction for ever, so that nobody, as Alembic would, begins and
             # commits one of their own.

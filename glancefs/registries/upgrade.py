@@ -44,7 +44,7 @@ def check_schema(database: SqliteDatabase) -> None:
 
 def upgrade(database: SqliteDatabase) -> bool:
     """Make the database, or bring it up to date. Gives whether there was anything to do; raises SchemaTooNew."""
-    database.create_file()
+    database.file.make()
     with database.reading() as connection:
         if schema_version(connection) == REVISIONS[-1]:
             return False

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,9 +75,9 @@ def serve(processes: Processes, tmp_path: Path) -> Serve:
 
 @pytest.fixture
 def serve_nginx(processes: Processes, tmp_path: Path) -> ServeNginx:
-    """Start nginx: `serve_nginx(workers=)`."""
+    """Start nginx: `serve_nginx(workers=, buffer=)`."""
 
-    def start(*, workers: int = 1) -> Nginx:
-        return start_nginx(processes, tmp_path / f"nginx-{len(processes.started)}", workers=workers)
+    def start(**options: Any) -> Nginx:
+        return start_nginx(processes, tmp_path / f"nginx-{len(processes.started)}", **options)
 
     return start

@@ -29,6 +29,7 @@ http {{
   sendfile on;
   tcp_nopush on;
   client_max_body_size 0;
+  client_body_buffer_size {buffer};
   client_body_temp_path {folder}/incoming;
   proxy_temp_path {folder}/t1; fastcgi_temp_path {folder}/t2; uwsgi_temp_path {folder}/t3; scgi_temp_path {folder}/t4;
   keepalive_requests 100000000;
@@ -50,12 +51,12 @@ class Nginx:
     files: Path
 
 
-def start_nginx(processes: Processes, folder: Path, *, workers: int) -> Nginx:
-    """Start nginx and wait until it listens."""
+def start_nginx(processes: Processes, folder: Path, *, workers: int, buffer: str = "16k") -> Nginx:
+    """Start nginx and wait until it listens. It takes bodies in pieces of ``buffer``, which it comes with as 16k."""
     port = free_port()
     (folder / "files").mkdir(parents=True)
     config = folder / "nginx.conf"
-    config.write_text(_CONFIG.format(folder=folder, workers=workers, port=port))
+    config.write_text(_CONFIG.format(folder=folder, workers=workers, port=port, buffer=buffer))
     process = processes.start([command("nginx"), "-c", config])
     process.wait_for_port(port)
     return Nginx(process=process, url=f"http://127.0.0.1:{port}", files=folder / "files")

@@ -35,7 +35,7 @@ def put(nginx: Nginx, file: Path) -> float:
 
 
 def test_transfers(report: Report, gibibyte: Path, tmp_path: Path, serve: Serve, serve_nginx: ServeNginx) -> None:
-    ours, nginx = serve(workers=2), serve_nginx(workers=2)
+    ours, nginx, tuned = serve(workers=2), serve_nginx(workers=2), serve_nginx(workers=2, buffer="1m")
     unsynced = serve(workers=2, command=(str(command("eatmydata")),))
     # Before the first run, so that all of it counts.
     ours.forget_peaks()
@@ -43,14 +43,16 @@ def test_transfers(report: Report, gibibyte: Path, tmp_path: Path, serve: Serve,
         5,
         ours=lambda: post(ours, gibibyte),
         nginx=lambda: put(nginx, gibibyte),
+        tuned=lambda: put(tuned, gibibyte),
         unsynced=lambda: post(unsynced, gibibyte),
         disk=lambda: write_and_sync(gibibyte, tmp_path / "alone"),
         hashing=lambda: hash_alone(gibibyte),
     )
     middle = medians(posts)
-    report.add("post", ours=middle["ours"], peer=middle["nginx"], runs=[posts])
+    report.add("post", ours=middle["ours"], peer=middle["tuned"], runs=[posts])
+    report.add("post-default", ours=middle["ours"], peer=middle["nginx"])
     report.add("post-disk", ours=middle["ours"], peer=middle["disk"])
-    report.add("post-unsynced", ours=middle["unsynced"], peer=middle["nginx"])
+    report.add("post-unsynced", ours=middle["unsynced"], peer=middle["tuned"])
     report.add("post-hash", ours=middle["unsynced"], peer=middle["hashing"])
 
     send("POST", f"{ours.url}/images/", gibibyte, headers=META)

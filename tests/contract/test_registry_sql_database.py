@@ -51,7 +51,7 @@ def registry(url: str) -> Iterator[SqlRegistry]:
 def by_steps(tmp_path: Path) -> Iterator[SqliteDatabase]:
     """Make a database as an upgrade does, step by step."""
     database = SqliteDatabase(url=f"sqlite:///{tmp_path}/steps.sqlite", busy_timeout=5)
-    database.create_file()
+    database.file.make()
     with database.connect_to_write() as connection:
         database.begin_writing(connection)
         migrate_by_steps(connection)
