@@ -10,6 +10,7 @@ Threading: `Mounts.mount` belongs to the main thread, as `Processes.start` does;
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +28,10 @@ import pytest
 from glancefs.assembly import Assembly, assemble
 from glancefs.config import Config
 from glancefs.context import LOCAL_USER, RequestContext
-from glancefs.model import Image
+from glancefs.model import Image, ImageStatus, ImageType, Location
 from glancefs.registries.base import ImageQuery
 from tests.support.leaks import mounts_below, unmount
+from tests.support.many_images import START, fill
 from tests.support.processes import Argument, Finished, Process, Processes, product, run
 
 LIFE_SECONDS = 300.0
@@ -175,3 +178,35 @@ def eventually(is_so: Callable[[], object], *, seconds: float = 1.0, patience: f
         if time.monotonic() > deadline:
             pytest.fail(f"not so after {patience} s", pytrace=True)
         time.sleep(0.02)
+
+
+def fill_store(data: Path, count: int) -> None:
+    """Fill an empty data folder with small images, each with its file, in seconds rather than hours."""
+    data.mkdir(exist_ok=True)
+    with assemble(Config.at(data), migrate=True):
+        pass
+    checksum = f"sha256:{hashlib.sha256(b'data').hexdigest()}"
+
+    def images() -> Iterator[Image]:
+        for number in range(1, count + 1):
+            key = f"{number * 0x9E3779B97F4A7C15 % (1 << 64):032x}"[::-1]
+            file = data / "images" / key[:2] / key
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"data")
+            made = START + timedelta(seconds=number)
+            yield Image(
+                id=str(number),
+                name=f"image-{number:06}.qcow2",
+                type=ImageType.MACHINE,
+                status=ImageStatus.AVAILABLE,
+                size=4,
+                store="file",
+                owner=LOCAL_USER,
+                is_public=False,
+                created_at=made,
+                updated_at=made,
+                checksum=checksum,
+                location=Location(store="file", key=key),
+            )
+
+    fill(data / "registry.sqlite", images())
