@@ -94,18 +94,22 @@ class OpenFiles:
         if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
             return await self._open_for_reading(inode)
         is_new = bool(flags & os.O_TRUNC)
-        replaced = entry = self.replacements.take(task, inode)
-        if entry is None:
+        replaced = self.replacements.take(task, inode)
+        if replaced is None and inode.kind is EntryKind.IMAGE and is_new:
+            self.replacements.ask(task, inode.path)
+            raise FUSEError(errno.ESTALE)
+        if replaced is None:
             entry = await self.entry_of(inode)
-            if inode.kind is EntryKind.IMAGE and is_new:
-                self.replacements.ask(task, inode, entry)
-                raise FUSEError(errno.ESTALE)
+        else:
+            # The kernel may have forgotten the old inode by this time.
+            entry = self._publisher.shown(await self._bridge.look(self._tree.lookup, replaced.path))
         if is_new and inode.file is not None:
             await self._drain_for_truncation(inode.file)
         work = partial(_stage, self._tree, entry, task, truncate=is_new)
         upload, opener = await self._bridge.change(work)
         file = self._publisher.file_of(upload, inode)
-        file.hides = file.hides or replaced
+        if replaced is not None:
+            file.hides = entry
         if is_new:
             file.window.cut(0)
         return self._opened(self._writing(file, opener, flags))

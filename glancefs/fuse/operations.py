@@ -139,7 +139,6 @@ class Operations(pyfuse3.Operations):
             self._inodes.lose(inode)
             if inode.file is not None and not inode.file.is_staged:
                 inode.file.wake()
-                inode.file.window.drop()
                 await self._publisher.let_go(inode.file)
 
     @guarded

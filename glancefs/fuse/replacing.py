@@ -18,7 +18,7 @@ from itertools import count
 from typing import Final
 
 from glancefs.fuse.inodes import Inode, Inodes
-from glancefs.tree import Entry, EntryKind
+from glancefs.tree import EntryKind
 
 _MOST: Final = 256
 """How many tasks may be between the two steps at once; they take microseconds."""
@@ -29,37 +29,35 @@ class Replacements:
 
     def __init__(self, *, inodes: Inodes) -> None:
         self._inodes: Final = inodes
-        self._asked: Final[OrderedDict[tuple[int, int], Entry]] = OrderedDict()
+        self._asked: Final[OrderedDict[int, str]] = OrderedDict()
         self._numbers: Final = count(1)
-        self._given: Final[dict[int, Entry]] = {}
+        self._given: Final[dict[int, Inode]] = {}
         self._under_way: Final[dict[str, Inode]] = {}
 
-    def ask(self, task: int, inode: Inode, entry: Entry) -> None:
-        """Say that a task, which is to be answered ESTALE, opens an image to write it anew."""
-        self._asked[task, inode.ino] = entry
+    def ask(self, task: int, path: str) -> None:
+        """Say that a task, which is to be answered ESTALE, opens the image at a path to write it anew."""
+        self._asked[task] = path
         if len(self._asked) > _MOST:
             self._asked.popitem(last=False)
 
     def give(self, task: int, inode: Inode) -> Inode | None:
         """Give the inode of the file to be, to the task that asked, and only to it."""
-        entry = self._asked.get((task, inode.ino)) if self._asked else None
-        if entry is None:
+        if not self._asked or self._asked.get(task) != inode.path or inode.kind is not EntryKind.IMAGE:
             return None
-        new = self._under_way.get(entry.key)
+        new = self._under_way.get(inode.key)
         if new is not None and new.file is not None and new.file.is_staged:
             return new
         new = self._inodes.make(f"replacement:{next(self._numbers)}", inode.path, EntryKind.STAGED)
-        self._given[new.ino] = entry
+        self._given[new.ino] = inode
         return new
 
-    def take(self, task: int, inode: Inode) -> Entry | None:
-        """Give the entry of the image that is to be replaced through this inode, at its first open."""
-        entry = self._given.pop(inode.ino, None)
-        if entry is not None:
-            self._under_way[entry.key] = inode
-        for key in [key for key in self._asked if key[0] == task]:
-            del self._asked[key]
-        return entry
+    def take(self, task: int, inode: Inode) -> Inode | None:
+        """Give the inode of the image that is to be replaced through this one, at its first open."""
+        self._asked.pop(task, None)
+        replaced = self._given.pop(inode.ino, None)
+        if replaced is not None:
+            self._under_way[replaced.key] = inode
+        return replaced
 
     def forget(self, inode: Inode) -> None:
         """Let go of an inode that the kernel has forgotten."""

@@ -131,14 +131,31 @@ def test_memory_is_flat_over_a_million_lookups(mounted: Mount) -> None:
 @pytest.mark.needs("fio")
 def test_fio_reads_back_what_it_wrote(mounted: Mount) -> None:
     mounted.run(
-        "fio", "--name=v", "--filename=.work", "--rw=randwrite", "--bsrange=4k-64k", "--size=32m", "--verify=crc32c",
-        "--do_verify=1", "--ioengine=psync", "--fallocate=none",
-    )  # fmt: skip
+        "fio",
+        "--name=v",
+        "--filename=.work",
+        "--rw=randwrite",
+        "--bsrange=4k-64k",
+        "--size=32m",
+        "--verify=crc32c",
+        "--do_verify=1",
+        "--ioengine=psync",
+        "--fallocate=none",
+    )
     mounted.run("mv", ".work", "done")
     said = mounted.run(
-        "fio", "--name=v", "--filename=done", "--rw=randread", "--bsrange=4k-64k", "--size=32m", "--verify=crc32c",
-        "--readonly", "--verify_only", "--ioengine=psync", expect=None,
-    )  # fmt: skip
+        "fio",
+        "--name=v",
+        "--filename=done",
+        "--rw=randread",
+        "--bsrange=4k-64k",
+        "--size=32m",
+        "--verify=crc32c",
+        "--readonly",
+        "--verify_only",
+        "--ioengine=psync",
+        expect=None,
+    )
     assert "verify: bad" not in said.out + said.err
     assert mounted.image("done").size == 32 * MIB
 
@@ -155,9 +172,18 @@ def test_the_mount_survives_stressors_without_an_error(mounts: Mounts, seconds: 
     each = max(1, seconds // len(names)) if seconds > len(names) else 1
     for name in names:
         mounted.run(
-            "stress-ng", "--temp-path", mounted / "stress", f"--{name}", "2", "--timeout", f"{each}s", "--quiet",
-            cwd=mounted.data, expect=None, timeout=60,
-        )  # fmt: skip
+            "stress-ng",
+            "--temp-path",
+            mounted / "stress",
+            f"--{name}",
+            "2",
+            "--timeout",
+            f"{each}s",
+            "--quiet",
+            cwd=mounted.data,
+            expect=None,
+            timeout=60,
+        )
     assert mounted.process.running
     (mounted / "still").write_bytes(b"alive")
     assert mounted.content("still") == b"alive"
