@@ -95,19 +95,22 @@ class Images:
         """
         if query.marker is not None:
             self._check_marker(context, query.marker)
-        return self._registry.find(replace(query, viewer=context.user, sees_all=context.is_admin))
+        return self._page(context, query)
 
     def find_all(self, context: RequestContext, query: ImageQuery, *, page_size: int = 500) -> Iterator[Image]:
         """Give everything that the query matches from its marker on, page by page, whatever its limit.
 
-        No connection is held between two pages, so a slow consumer delays nobody.
+        No connection is held between two pages, so a slow consumer delays nobody. Raises InvalidQuery as `find` does,
+        before it gives anything.
         """
+        query = replace(query, limit=page_size)
+        page = self.find(context, query)
         while True:
-            page = self.find(context, replace(query, limit=page_size))
             yield from page
             if len(page) < page_size:
                 return
-            query = replace(query, marker=page[-1].id)
+            # Not `find`: that the last image became invisible meanwhile is no reason to break off.
+            page = self._page(context, replace(query, marker=page[-1].id))
 
     def open(self, context: RequestContext, image_id: str) -> ImageReader:
         """Open an image's data for reading.
@@ -344,6 +347,9 @@ class Images:
             return
         message = f"The id {image_id!r} is taken."
         raise Duplicate(message)
+
+    def _page(self, context: RequestContext, query: ImageQuery) -> Sequence[Image]:
+        return self._registry.find(replace(query, viewer=context.user, sees_all=context.is_admin))
 
     def _check_marker(self, context: RequestContext, marker: str) -> None:
         try:

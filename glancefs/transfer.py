@@ -70,17 +70,17 @@ class Upload:
         return self.size is None or self.size >= ASKING_SIZE
 
     def blocks(self) -> Iterator[bytes | memoryview]:
-        """Give the data once, exactly `size` bytes where that is known. Raises SourceFailed."""
+        """Give the data once, exactly `size` bytes where that is known. Raises SourceFailed where they are others."""
         left = self.size
         pieces = iter(self._pieces)
         while left != 0:
-            try:
-                piece = next(pieces, None)
-            except Exception as error:
-                raise SourceFailed from error
+            piece = _next_of(pieces)
             if piece is None:
                 break
-            for block in _cut(piece if left is None else memoryview(piece)[:left]):
+            # A file that grows is half written: better nothing of it than a part that passes for the whole.
+            if left is not None and (len(piece) > left or (len(piece) == left and _next_of(pieces))):
+                raise SourceFailed from EOFError(f"The data go on after their end at {self.size} bytes.")
+            for block in _cut(piece):
                 left = None if left is None else left - len(block)
                 # Before the last block goes out, since its answer may be back before anybody asks for another.
                 self.is_complete = left == 0
@@ -254,6 +254,13 @@ class SecureConnectionPool(urllib3.HTTPSConnectionPool):
     """Connections to one server over TLS."""
 
     ConnectionCls = SecureConnection
+
+
+def _next_of(pieces: Iterator[bytes | memoryview]) -> bytes | memoryview | None:
+    try:
+        return next(pieces, None)
+    except Exception as error:
+        raise SourceFailed from error
 
 
 def _cut(piece: bytes | memoryview) -> Iterator[bytes | memoryview]:

@@ -47,6 +47,8 @@ def field_options(function: _Function) -> _Function:
 def said_fields(given: dict[str, Any]) -> dict[str, Any]:
     """Give the fields that were said, as `NewImage` and `ImageChanges` take them."""
     fields = {name: value for name, value in given.items() if value is not None and name != "properties"}
+    if fields.get("name") == "":
+        raise InvalidImage("An empty name is none.", field="name")
     if "type" in fields:
         fields["type"] = ImageType(fields["type"])
     return fields | {"properties": key_values(given.get("properties", ()))}

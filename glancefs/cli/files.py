@@ -10,6 +10,7 @@ Threading: used by the main thread.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
@@ -29,6 +30,8 @@ from glancefs.model import Image
 
 BLOCK: Final = 1 << 20
 SHORTEST_HOLE: Final = 1 << 16
+PART: Final = ".part"
+"""What is added to the name of a file that is not complete yet."""
 _ZEROS: Final = bytes(BLOCK)
 
 
@@ -106,8 +109,8 @@ def write_file(backend: Backend, image: Image, target: Path, *, progress: Progre
     What arrived stays in ``FILE.part`` when it fails. Raises ChecksumMismatch, Conflict, OSError and what the backend
     raises.
     """
-    part = target.with_name(f"{target.name}.part")
-    with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0) as file:
+    part = target.with_name(f"{target.name}{PART}")
+    with _open_part(part) as file:
         _lock(file, part)
         digest = _digest_of_rest(file, image, progress)
         resumed = file.tell() > 0
@@ -125,6 +128,25 @@ def write_file(backend: Backend, image: Image, target: Path, *, progress: Progre
             raise
         os.fsync(file.fileno())
         part.replace(target)
+
+
+def _open_part(path: Path) -> io.FileIO:
+    # Others may write this folder too: nothing that they put in its place is followed, or waited for.
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        file = io.FileIO(path, "r+b", opener=lambda _path, _flags: os.open(path, flags, 0o666))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _no_part(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise _no_part(path)
+    return file
+
+
+def _no_part(path: Path) -> OSError:
+    return FileExistsError(errno.EEXIST, "is no regular file; remove it", str(path))
 
 
 def _lock(file: io.FileIO, path: Path) -> None:
@@ -171,8 +193,11 @@ def _fetch(backend: Backend, image: Image, file: io.FileIO, digest: hashlib._Has
 
 def _write_all(file: io.FileIO, data: bytes) -> None:
     view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file.name)) from None
 
 
 def _differs(image: Image, hexdigest: str) -> bool:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from glancefs.cli.backend import Progress
 from glancefs.client import PAGE_SIZE, Client
 from glancefs.config import RemoteConfig
-from glancefs.errors import ConfigError, Unavailable
+from glancefs.errors import ConfigError, InvalidRequest, Unavailable
 from glancefs.headers import TIME_FORMAT
 from glancefs.model import Image, ImageChanges, ImageStatus, ImageType, NewImage
 from glancefs.registries.base import ImageQuery
@@ -132,7 +132,15 @@ def open_server(*, url: str, remote: RemoteConfig) -> RemoteBackend:
     user, password = remote.user, remote.password
     if remote.token is None and password is None:
         user, password = _from_netrc(urlsplit(url).hostname or "", user)
-    client = Client(url, user=user, password=password, token=remote.token, cacert=remote.cacert)
+    try:
+        if remote.cacert is not None:
+            remote.cacert.read_bytes()
+        client = Client(url, user=user, password=password, token=remote.token, cacert=remote.cacert)
+    except OSError as error:
+        message = f"The file of trusted certificates {remote.cacert} can't be read: {error.strerror}."
+        raise ConfigError(message) from None
+    except InvalidRequest as error:
+        raise ConfigError(str(error)) from None
     return RemoteBackend(client)
 
 

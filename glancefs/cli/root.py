@@ -5,7 +5,8 @@ Answers for loading a command only when it is asked for, and for turning every f
 and an exit status. Does nothing itself.
 
 Exit statuses: 0 done; 1 it failed, or `check` found damage; 2 it can't be done as said (usage, configuration, values);
-3 not found; 4 not allowed; 5 the server, a store or the registry is unavailable; 130 interrupted; 141 nobody reads.
+3 not found; 4 not allowed; 5 the server, a store or the registry is unavailable; 129, 130, 143 ended by SIGHUP, Ctrl-C,
+SIGTERM; 141 nobody reads.
 
 Threading: used by the main thread.
 """
@@ -14,9 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final, cast
 
@@ -78,6 +81,9 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:
             raise UnreadError from None
+        except EOFError as error:
+            # To click it is somebody at the terminal who gives up, and is passed over in silence.
+            raise click.ClickException(str(error)) from error
 
 
 @click.group(
@@ -115,8 +121,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line; gives the exit status."""
     said = Said()
     try:
-        status = root.main(list(arguments), prog_name="glancefs", standalone_mode=False, obj=said)
-        sys.stdout.flush()
+        with _orderly_end():
+            status = root.main(list(arguments), prog_name="glancefs", standalone_mode=False, obj=said)
+            sys.stdout.flush()
     except (UnreadError, BrokenPipeError):
         return _nobody_reads()
     except (click.Abort, KeyboardInterrupt):
@@ -128,6 +135,26 @@ def run(arguments: Sequence[str]) -> int:
     return status if isinstance(status, int) else 0
 
 
+@contextlib.contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Let SIGTERM and a terminal that is closed end a command as Ctrl-C does, so that it leaves nothing half done."""
+
+    def end(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # What nohup(1) has ignored stays so.
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def status_of(error: Exception) -> int:
     """Give the exit status for a failure."""
     if isinstance(error, click.ClickException):
@@ -137,6 +164,9 @@ def status_of(error: Exception) -> int:
 
 def _tell(error: Exception) -> int:
     with contextlib.suppress(OSError):
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+            return MISUSED
         click.echo(f"glancefs: {visible(_sentence(error))}", err=True)
     return status_of(error)
 
@@ -151,8 +181,6 @@ def _sentence(error: Exception) -> str:
         return str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, EOFError) and error.args:
-        return str(error)
     return f"An error that nobody expected, {type(error).__name__}: {error}. --debug shows where it happened."
 
 

@@ -9,6 +9,7 @@ Threading: used by the main thread.
 from __future__ import annotations
 
 import errno
+import os
 import stat
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ import click
 
 from glancefs.cli.backend import Backend, image_meant
 from glancefs.cli.fields import field_options, said_fields
-from glancefs.cli.files import opened, write_file, write_stream
+from glancefs.cli.files import PART, opened, write_file, write_stream
 from glancefs.cli.output import Output, image_json
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.text import human_size, visible
@@ -27,6 +28,8 @@ from glancefs.formats import detect_type
 from glancefs.model import Image, ImageStatus, ImageType, NewImage
 
 STREAM = "-"
+LONGEST_FILE_NAME = 255
+"""In bytes, on every file system of Linux."""
 
 
 @click.command()
@@ -69,6 +72,8 @@ def _check_usage(files: tuple[str, ...], given: dict[str, Any]) -> None:
         option = "--id" if single == "image_id" else f"--{single}"
         message = f"{option} is said for one image, and there are {len(files)} files."
         raise click.UsageError(message)
+    if given["name"] == "":
+        raise click.UsageError("An empty name is none.")
     if given["name"] is None and (not files or STREAM in files):
         raise click.UsageError("What has no file has no name: say --name.")
     if not files and given["type"] is None:
@@ -87,7 +92,7 @@ def _add_queued(backend: Backend, given: dict[str, Any]) -> Image:
 
 
 def _add_file(backend: Backend, output: Output, file: str, given: dict[str, Any]) -> Image:
-    name = given["name"] or Path(file).name
+    name = Path(file).name if given["name"] is None else given["name"]
     with opened(file) as source:
         kind = ImageType(given["type"]) if given["type"] else detect_type(source.head)
         new = _new_image(given, name=name, kind=kind)
@@ -159,10 +164,13 @@ def _place(image: Image, target: str | None) -> Path | None:
         return None
     path = Path(target) if target else Path()
     if not path.is_dir():
+        if target and target.endswith(os.sep):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), target)
         # What stands behind a link is replaced, not the link.
         return path.resolve()
     # Its name is anybody's choice: it leads nowhere else, and hides no file.
-    path /= visible(image.name.rpartition("/")[2]).lstrip(".-") or image.id
+    name = visible(image.name.rpartition("/")[2]).lstrip(".-")
+    path /= name if name and len(os.fsencode(f"{name}{PART}")) <= LONGEST_FILE_NAME else image.id
     if path.exists():
         raise FileExistsError(errno.EEXIST, "is here already; say -o FILE to replace it", str(path))
     return path

@@ -189,17 +189,20 @@ def test_an_iterator_that_fails_ends_the_upload_with_its_own_error() -> None:
         client.add_image({"name": "a", "type": "raw"}, blocks())
 
 
-def test_a_file_that_shrinks_while_it_is_sent_is_no_image(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "said"), [(3 << 20, "bytes before"), (BIG + 1, "on after"), (BIG << 1, "on after")], ids=str
+)
+def test_a_file_that_changes_its_size_while_it_is_sent_is_no_image(tmp_path: Path, size: int, said: str) -> None:
     file = tmp_path / "image"
     file.write_bytes(bytes(BIG))
 
     def take(exchange: Exchange) -> None:
         exchange.head()
-        os.truncate(file, 3 << 20)
+        os.truncate(file, size)
         exchange.send("HTTP/1.1 100 Continue\n\n")
         assert len(exchange.file.read()) < BIG
 
-    with scripted(take) as client, file.open("rb") as data, pytest.raises(EOFError, match="bytes before their end"):
+    with scripted(take) as client, file.open("rb") as data, pytest.raises(EOFError, match=f"{said} their end"):
         client.add_image({"name": "a", "type": "raw"}, data)
 
 

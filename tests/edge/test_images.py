@@ -340,6 +340,20 @@ def test_lists_show_public_private_or_all_that_is_yours_to_see(images: Images) -
         images.find(ALICE, ImageQuery(marker="4"))
 
 
+def test_a_list_goes_on_where_an_image_of_it_became_invisible(images: Images) -> None:
+    for name in "abcd":
+        images.add(ALICE, NewImage(name=name, type=ImageType.RAW, is_public=True), io.BytesIO(DATA))
+    walk = images.find_all(BOB, ImageQuery(), page_size=1)
+    seen = []
+    for image in walk:
+        seen.append(image.name)
+        if image.name == "c":
+            images.update(ALICE, image.id, ImageChanges(is_public=False))
+        elif image.name == "b":
+            images.delete(ALICE, image.id)
+    assert seen == ["d", "c", "b", "a"]
+
+
 def test_of_many_changes_at_once_none_is_lost(images: Images) -> None:
     images.add(ALICE, new(), io.BytesIO(DATA))
     with ThreadPoolExecutor(8) as threads:
