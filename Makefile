@@ -3,13 +3,21 @@
 
 PYTHON ?= python3
 DATA ?= $(HOME)/.local/share/glancefs
+MOUNT ?= $(HOME)/glancefs
 VENV := .venv
 BIN := $(VENV)/bin
 CODE := glancefs gateway mount_helpers tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+# pyfuse3 comes as source, and is built with what is pinned here; pip calls that by one name before 25.3, the other since.
+PINNED = PIP_CONSTRAINT=$(1) PIP_BUILD_CONSTRAINT=$(1) $(PIP) install --require-hashes --only-binary :all: \
+    --no-binary pyfuse3 --requirement $(1)
+
+# What pyfuse3 is built with, and what mounts for users who are not root.
+MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
-TEST_PACKAGES := curl debian-installer-12-netboot-amd64 git openssl qemu-utils xorriso
+TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git grub-rescue-pc openssl qemu-system-x86 qemu-utils \
+    rsync stress-ng vim-tiny xorriso
 # What the benchmarks use besides: generators of load, and a way to switch syncing off.
 BENCH_PACKAGES := apache2-utils eatmydata wrk
 # The peer of the benchmarks is unpacked here, not installed, so that no web server starts on this machine.
@@ -25,7 +33,7 @@ apt = { command -v apt-get >/dev/null || { echo "Please install $(1): this machi
         { echo "Please install $(1): apt-get could not." >&2; false; }; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test test-packages bench-packages run test lint format bench soak lock clean
+.PHONY: help setup setup-test mount-packages test-packages bench-packages run test lint format bench soak lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,8 +43,17 @@ setup: $(VENV)/.run ## make .venv with what running takes
 
 setup-test: $(VENV)/.test test-packages ## add what the tests take
 
-run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs
-	@$(BIN)/glancefs serve --data "$(DATA)" $(ARGS)
+run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs, and show them as files in MOUNT, ~/glancefs
+	@mkdir -p "$(DATA)" "$(MOUNT)"; \
+	if $(BIN)/glancefs mount "$(DATA)" "$(MOUNT)"; then \
+	    echo "glancefs shows the images as files in $(MOUNT)"; \
+	    trap '$(BIN)/glancefs umount "$(MOUNT)"' EXIT; \
+	else \
+	    echo "Going on without the mount." >&2; \
+	fi; \
+	$(BIN)/glancefs serve --data "$(DATA)" $(ARGS) & server=$$!; \
+	trap stopped=yes INT; trap 'stopped=yes; kill $$server 2>/dev/null' TERM HUP; \
+	while kill -0 $$server 2>/dev/null; do wait $$server; status=$$?; done; [ "$$stopped" ] || exit $$status
 
 test: lint ## lint, then run the tests: make test ARGS="tests/unit -x"
 	@$(BIN)/pytest $(ARGS)
@@ -61,8 +78,8 @@ lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of e
 	@$(PIP) install uv
 	@compile="$(BIN)/uv --quiet pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate $(ARGS)"; \
-	    $$compile --extra build --extra test --output-file requirements-test.lock && \
-	    $$compile --extra build --constraint requirements-test.lock --output-file requirements.lock
+	    $$compile --extra build --extra mount --extra test --output-file requirements-test.lock && \
+	    $$compile --extra build --extra mount --constraint requirements-test.lock --output-file requirements.lock
 
 clean: ## remove everything that was made here
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
@@ -74,16 +91,21 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call apt,python3-venv); }
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python
+$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python mount-packages
 	@echo "Installing the packages of requirements.lock into $(VENV)"
-	@$(PIP) install --require-hashes --only-binary :all: --requirement requirements.lock
+	@$(call PINNED,requirements.lock)
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.test: requirements-test.lock $(VENV)/.run
 	@echo "Installing the packages of requirements-test.lock into $(VENV)"
-	@$(PIP) install --require-hashes --only-binary :all: --requirement requirements-test.lock
+	@$(call PINNED,requirements-test.lock)
 	@touch $@
+
+mount-packages:
+	@{ pkg-config --exists fuse3 && command -v gcc && command -v fusermount3 && \
+	    $(PYTHON) -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'; } >/dev/null 2>&1 || \
+	    { $(call apt,$(MOUNT_PACKAGES)); }
 
 # $(call install-missing,PACKAGES)
 install-missing = missing=; for package in $(1); do \

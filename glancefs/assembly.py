@@ -9,18 +9,25 @@ Threading: an assembly is made once per process, after any fork, and then shared
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from glancefs.config import Config
+from glancefs.context import LOCAL_USER, RequestContext
 from glancefs.errors import ConfigError
-from glancefs.images import Images
+from glancefs.folders import Folders
+from glancefs.images import Images, utc_now
 from glancefs.registries.base import Registry
 from glancefs.registries.sql import SqlRegistry
+from glancefs.staging import Staging
 from glancefs.stores.base import Store
 from glancefs.stores.file import FileStore
+from glancefs.tree import ImageTree
+
+STAGED: Final = "staged"
+"""The folder of files that are not yet images, beside the uploads of the store that they are for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +38,7 @@ class Assembly:
     registry: Registry
     stores: Mapping[str, Store]
     images: Images
+    folders: Folders
 
     def __enter__(self) -> Self:
         return self
@@ -68,4 +76,32 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
             image_ids="uuid" if config.image_ids == "uuid" else "integer",
             max_upload=config.gateway.max_upload,
         ),
+        folders=Folders(registry=registry, clock=utc_now),
     )
+
+
+def assemble_tree(
+    core: Assembly, *, user: str | None = None, documents: Mapping[str, Callable[[], bytes]] | None = None
+) -> ImageTree:
+    """Put a tree of images on the core, as one user sees it (None: as the admin of this machine); a context manager.
+
+    ``documents`` are further texts in ``.glance/``. What dead mounts of the same user left is in ``.glance/pending``
+    at once. Raises StoreUnavailable.
+    """
+    config = core.config
+    context = RequestContext(user=user, is_admin=user in config.auth.admins)
+    if user is None:
+        context = RequestContext(user=LOCAL_USER, is_admin=True)
+    store = core.stores[config.default_store]
+    folder = (store.staging_folder or config.data) / STAGED
+    staging = Staging(folder=folder, user=context.user, max_upload=config.gateway.max_upload)
+    tree = ImageTree(
+        images=core.images,
+        folders=core.folders,
+        staging=staging,
+        context=context,
+        documents=documents or {},
+        public_url=config.gateway.public_url or "",
+    )
+    tree.recover()
+    return tree

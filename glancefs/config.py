@@ -318,6 +318,11 @@ def remote_from_environment(environ: Mapping[str, str] | None = None) -> RemoteC
     )
 
 
+def notify_address(environ: Mapping[str, str] | None = None) -> str | None:
+    """Read where systemd wants to hear that a service is ready (sd_notify(3)); None where nobody does."""
+    return (os.environ if environ is None else environ).get("NOTIFY_SOCKET") or None
+
+
 def _home(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("HOME") or "/")
 

@@ -6,22 +6,31 @@
     GlancefsError
     ├── InvalidRequest              the caller said something that can't be done as said
     │   ├── InvalidImage            a field of an image has a value it can't have
+    │   │   └── InvalidPath         no image can have a name that reads like this path
+    │   │       └── PathTooLong
     │   ├── InvalidQuery            a filter, sort key, limit or marker that means nothing
     │   ├── UnsupportedStore        this node has no store of that name
     │   ├── SizeMismatch            the data are shorter or longer than was declared
     │   ├── ChecksumMismatch        the data are not those that were declared
     │   ├── UploadTruncated         the data stopped coming before their end
-    │   └── UploadTooLarge          more data than this node takes
+    │   ├── UploadTooLarge          more data than this node takes
+    │   └── AttributesUnsupported   attributes of this kind are not kept
     ├── NotAuthenticated            nobody, or somebody who could not prove it
     ├── Forbidden                   known, but not allowed
     │   └── ProtectedImage          the image refuses removal until it is unprotected
     ├── NotFound
-    │   └── ImageNotFound           no such image, or none that the caller may see
+    │   ├── ImageNotFound           no such image, or none that the caller may see
+    │   ├── PathNotFound            nothing is at this path, or nothing that the caller may see
+    │   └── AttributeNotFound       the image has no such attribute
     ├── Conflict
     │   ├── Duplicate               the identifier is taken
     │   ├── StaleImage              somebody else changed the image in between
     │   ├── WrongStatus             the image is not in a status that allows this
-    │   └── ImmutableImage          data of an available image never change
+    │   ├── ImmutableImage          data of an available image never change
+    │   ├── PathTaken               something is at this path already
+    │   ├── NotAFolder              a folder is needed, and this is none
+    │   ├── IsAFolder               a file is needed, and this is a folder
+    │   └── FolderNotEmpty
     ├── HeadersTooLarge             more headers than a request may have
     ├── StoreFull                   no room for the data
     ├── DataMissing                 the registry names data that the store does not have
@@ -52,7 +61,7 @@ class GlancefsError(Exception):
     """The class's name in kebab case: what goes over the wire and comes back as the same class."""
 
     def __init_subclass__(cls) -> None:
-        cls.code = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__).lower()
+        cls.code = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
 
 
 class InvalidRequest(GlancefsError):
@@ -69,6 +78,14 @@ class InvalidImage(InvalidRequest):
 
 class InvalidQuery(InvalidRequest):
     """A filter, sort key, limit or marker that means nothing."""
+
+
+class InvalidPath(InvalidImage):
+    """No image can have a name that reads like this path: bytes that are no UTF-8, control characters, a NUL."""
+
+
+class PathTooLong(InvalidPath):
+    """A component, or the whole, is longer than paths can be."""
 
 
 class UnsupportedStore(InvalidRequest):
@@ -89,6 +106,10 @@ class UploadTruncated(InvalidRequest):
 
 class UploadTooLarge(InvalidRequest):
     """More data than this node takes for one image."""
+
+
+class AttributesUnsupported(InvalidRequest):
+    """Extended attributes outside ``user.glance.`` are not kept."""
 
 
 class NotAuthenticated(GlancefsError):
@@ -116,6 +137,19 @@ class ImageNotFound(NotFound):
         return cls(f"There is no image {image_id!r}.")
 
 
+class PathNotFound(NotFound):
+    """Nothing is at this path, or nothing that the caller may see."""
+
+    @classmethod
+    def at(cls, path: str) -> PathNotFound:
+        """Give the error for a path that leads to nothing."""
+        return cls(f"There is nothing at {path!r}.")
+
+
+class AttributeNotFound(NotFound):
+    """The image has no such attribute."""
+
+
 class Conflict(GlancefsError):
     """The request contradicts the present state; it may succeed later."""
 
@@ -134,6 +168,22 @@ class WrongStatus(Conflict):
 
 class ImmutableImage(Conflict):
     """Data of an available image never change."""
+
+
+class PathTaken(Conflict):
+    """Something is at this path already."""
+
+
+class NotAFolder(Conflict):
+    """A folder is needed, and this is none."""
+
+
+class IsAFolder(Conflict):
+    """A file is needed, and this is a folder."""
+
+
+class FolderNotEmpty(Conflict):
+    """The folder still holds something that the caller may see."""
 
 
 class HeadersTooLarge(GlancefsError):

@@ -32,18 +32,19 @@ from glancefs.errors import (
     ImmutableImage,
     InvalidQuery,
     NotAuthenticated,
-    ProtectedImage,
     SizeMismatch,
     StaleImage,
     StoreUnavailable,
     UnsupportedStore,
     WrongStatus,
 )
+from glancefs.localfile import LocalFile, give_back
 from glancefs.measure import MeasuredSource, check_size_allowed
-from glancefs.model import TRANSITIONS, Image, ImageChanges, ImageStatus, Location, NewImage
+from glancefs.model import Image, ImageChanges, ImageStatus, Location, NewImage
 from glancefs.reader import ImageReader
-from glancefs.registries.base import ImageQuery, Registry
-from glancefs.stores.base import Source, Store, Stored
+from glancefs.registries.base import ImageQuery, Registry, Superseded
+from glancefs.rules import check_unprotected, in_status, may_change, may_see
+from glancefs.stores.base import Source, Space, Store, Stored
 
 _log = logging.getLogger(__name__)
 
@@ -133,33 +134,46 @@ class Images:
 
     # ---- adding
 
-    def create(self, context: RequestContext, new: NewImage) -> Image:
-        """Add an image without data: it is ``queued``, and `upload` brings the data.
+    def create(self, context: RequestContext, new: NewImage, *, replacing: str | None = None) -> Image:
+        """Add an image without data: it is ``queued``, and `upload` brings the data. ``replacing``: see `add`.
 
-        Raises NotAuthenticated, Forbidden, UnsupportedStore, Duplicate.
+        Raises NotAuthenticated, Forbidden, UnsupportedStore, Duplicate, ProtectedImage.
         """
         store = self._check_new(context, new)
-        return self._registry.add(self._image(context, new, store=store.scheme, size=new.size or 0))
+        return self._add_row(context, self._image(context, new, store=store.scheme, size=new.size or 0), replacing)
 
-    def add(self, context: RequestContext, new: NewImage, source: Source, *, size: int | None = None) -> Image:
+    def add(
+        self,
+        context: RequestContext,
+        new: NewImage,
+        source: Source,
+        *,
+        size: int | None = None,
+        replacing: str | None = None,
+    ) -> Image:
         """Add an image with its data, of ``size`` bytes if that is known; it is ``available`` when this returns.
 
         Whatever can be refused without the data (also for lack of room) is refused before the first byte is asked for.
-        Raises NotAuthenticated, Forbidden, UnsupportedStore, Duplicate, SizeMismatch, ChecksumMismatch, UploadTooLarge,
-        StoreFull, and whatever ``source`` raises; then nothing stays behind.
+        ``replacing`` is the id of an image whose place this one takes: it is deleted in the same transaction, and not
+        missed if it is gone by then. Raises NotAuthenticated, Forbidden, ProtectedImage, UnsupportedStore, Duplicate,
+        SizeMismatch, ChecksumMismatch, UploadTooLarge, StoreFull, and whatever ``source`` raises; then nothing stays
+        behind, and a `LocalFile` is in its place again.
         """
         store = self._check_new(context, new)
+        self._replaceable(context, replacing)
         size = self._declared_size(new.size, size)
         with store.claim() as key:
             stored = self._keep(store, key, source, size=size, checksum=new.checksum)
             image = self._image(context, new, store=store.scheme, size=stored.size)
             image = replace(image, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
             try:
-                return self._registry.add(image)
-            except Conflict:
-                store.delete(stored.location)
+                return self._add_row(context, image, replacing)
+            except BaseException as error:
+                give_back(source)
+                # Any other failure may have come after the commit: a sweep knows, this place does not.
+                if isinstance(error, (Conflict, Forbidden)):
+                    store.delete(stored.location)
                 raise
-            # Any other failure may have come after the commit: a sweep knows, this place does not.
 
     def upload(
         self,
@@ -173,7 +187,8 @@ class Images:
     ) -> Image:
         """Bring the data of a queued image, and make ``changes`` in the same step; it is ``available`` afterwards.
 
-        On failure it is ``queued`` again, and unchanged. Raises as `add` does; ImmutableImage when it has its data,
+        A `LocalFile` may be of another size than was declared: whoever wrote it made the file as large as it is. On
+        failure it is ``queued`` again, and unchanged. Raises as `add` does; ImmutableImage when it has its data,
         WrongStatus when they are on their way or will never come.
         """
         image = self._changeable(context, image_id)
@@ -184,29 +199,39 @@ class Images:
         if image.status is not ImageStatus.QUEUED:
             message = f"Image {image_id!r} takes no data: its status is {image.status}."
             raise WrongStatus(message)
-        size = self._declared_size(image.size or None, size)
+        size = self._declared_size(None if isinstance(source, LocalFile) else image.size or None, size)
         store = self._store_named(image.store)
         with store.claim() as key:
             location = Location(store=store.scheme, key=key)
             self._registry.replace(
-                _in_status(image, ImageStatus.SAVING, location=location), expected_revision=image.revision
+                in_status(image, ImageStatus.SAVING, location=location), expected_revision=image.revision
             )
             try:
                 stored = self._keep(store, key, source, size=size, checksum=checksum or image.checksum)
             except BaseException:
                 self._give_back(image, location)
                 raise
-            return self._publish(store, image_id, stored, changes)
+            try:
+                return self._publish(store, image_id, stored, changes, source)
+            except BaseException:
+                give_back(source)
+                raise
 
     # ---- changing
 
     def update(
-        self, context: RequestContext, image_id: str, changes: ImageChanges, *, expected_revision: int | None = None
+        self,
+        context: RequestContext,
+        image_id: str,
+        changes: ImageChanges,
+        *,
+        expected_revision: int | None = None,
+        replacing: str | None = None,
     ) -> Image:
-        """Change an image's metadata; ``updated_at`` moves if anything did change.
+        """Change an image's metadata; ``updated_at`` moves if anything did change. ``replacing``: see `add`.
 
         With ``expected_revision`` only if the image is still at it. Raises ImageNotFound, NotAuthenticated, Forbidden,
-        StaleImage.
+        ProtectedImage, StaleImage.
         """
         self._check_changes(context, changes)
         for _ in range(_MOST_ATTEMPTS):
@@ -214,13 +239,32 @@ class Images:
             if expected_revision is not None and image.revision != expected_revision:
                 raise _stale(image_id)
             changed = self._changed(image, changes)
-            if changed is image:
+            replaced = self._replaceable(context, replacing)
+            if changed is image and replaced is None:
                 return image
             try:
-                return self._registry.replace(changed, expected_revision=image.revision)
-            except StaleImage:
+                updated = self._registry.replace(
+                    changed, expected_revision=image.revision, superseding=self._superseded(replaced)
+                )
+            except (StaleImage, ImageNotFound):
                 continue
+            self._remove_data(replaced)
+            return updated
         raise _stale(image_id)
+
+    def declare_size(self, context: RequestContext, image_id: str, size: int) -> Image:
+        """Say anew how large the data of a queued image will be. Raises WrongStatus, and as `update` does."""
+        image = self._changeable(context, image_id)
+        if image.status is not ImageStatus.QUEUED:
+            message = f"Image {image_id!r} is not waiting for data: its status is {image.status}."
+            raise WrongStatus(message)
+        self._declared_size(size)
+        declared = replace(image, size=size, updated_at=self._now_after(image))
+        return self._registry.replace(declared, expected_revision=image.revision)
+
+    def space(self) -> Space | None:
+        """Tell the room for new images; None where the store does not say. Raises StoreUnavailable."""
+        return self._store_named(self._default_store).space()
 
     def delete(self, context: RequestContext, image_id: str, *, expected_revision: int | None = None) -> None:
         """Delete an image and its data; whoever reads them goes on reading.
@@ -231,9 +275,7 @@ class Images:
             image = self._changeable(context, image_id)
             if expected_revision is not None and image.revision != expected_revision:
                 raise _stale(image_id)
-            if image.protected:
-                message = f"Image {image_id!r} is protected; set protected to false first."
-                raise ProtectedImage(message)
+            check_unprotected(image)
             try:
                 self._registry.delete(image_id, expected_revision=image.revision, deleted_at=self._now_after(image))
             except StaleImage:
@@ -253,6 +295,33 @@ class Images:
             message = f"Image {image_id!r} belongs to somebody else."
             raise Forbidden(message)
         return image
+
+    def _replaceable(self, context: RequestContext, image_id: str | None) -> Image | None:
+        """Give the image that another one is to replace; None where it is gone, which is as good."""
+        if image_id is None:
+            return None
+        try:
+            image = self._changeable(context, image_id)
+        except ImageNotFound:
+            return None
+        check_unprotected(image)
+        return image
+
+    def _superseded(self, image: Image | None) -> Superseded | None:
+        if image is None:
+            return None
+        return Superseded(image_id=image.id, expected_revision=image.revision, deleted_at=self._now_after(image))
+
+    def _add_row(self, context: RequestContext, image: Image, replacing: str | None) -> Image:
+        for _ in range(_MOST_ATTEMPTS):
+            replaced = self._replaceable(context, replacing)
+            try:
+                added = self._registry.add(image, superseding=self._superseded(replaced))
+            except (StaleImage, ImageNotFound):
+                continue
+            self._remove_data(replaced)
+            return added
+        raise _stale(replacing or image.id)
 
     def _check_new(self, context: RequestContext, new: NewImage) -> Store:
         if context.user is None:
@@ -341,6 +410,8 @@ class Images:
         )
 
     def _keep(self, store: Store, key: str, source: Source, *, size: int | None, checksum: str | None) -> Stored:
+        if isinstance(source, LocalFile) and source.can_be_adopted(store):
+            return self._adopt(store, key, source, checksum=checksum)
         measured = MeasuredSource(source, size=size, most=self._max_upload)
         stored = store.add(key, measured, size=size)
         if checksum is not None and stored.checksum != checksum:
@@ -349,18 +420,32 @@ class Images:
             raise ChecksumMismatch(message)
         return stored
 
-    def _publish(self, store: Store, image_id: str, stored: Stored, changes: ImageChanges | None) -> Image:
+    def _adopt(self, store: Store, key: str, file: LocalFile, *, checksum: str | None) -> Stored:
+        check_size_allowed(file.size, most=self._max_upload)
+        if checksum is not None and file.checksum != checksum:
+            message = f"The data have the checksum {file.checksum}, not {checksum}."
+            raise ChecksumMismatch(message)
+        try:
+            return store.adopt(key, file.path, checksum=file.checksum)
+        except BaseException:
+            file.give_back()
+            raise
+
+    def _publish(
+        self, store: Store, image_id: str, stored: Stored, changes: ImageChanges | None, source: Source
+    ) -> Image:
         """Turn ``saving`` into ``available``, over whatever metadata others changed meanwhile."""
         for _ in range(_MOST_ATTEMPTS):
             image = self._registry.get(image_id)
             if image.status is not ImageStatus.SAVING or image.location != stored.location:
+                give_back(source)
                 store.delete(stored.location)
                 if image.status is ImageStatus.DELETED:
                     raise ImageNotFound.by_id(image_id)
                 message = f"Image {image_id!r} was taken back while its data came: its status is {image.status}."
                 raise WrongStatus(message)
             available = image if changes is None else self._changed(image, changes)
-            available = _in_status(
+            available = in_status(
                 available,
                 ImageStatus.AVAILABLE,
                 location=stored.location,
@@ -381,7 +466,7 @@ class Images:
                 image = self._registry.get(queued.id)
                 if image.status is not ImageStatus.SAVING or image.location != location:
                     return
-                again = _in_status(image, ImageStatus.QUEUED, location=None, size=queued.size, checksum=queued.checksum)
+                again = in_status(image, ImageStatus.QUEUED, location=None, size=queued.size, checksum=queued.checksum)
                 try:
                     self._registry.replace(again, expected_revision=image.revision)
                 except StaleImage:
@@ -400,32 +485,13 @@ class Images:
         # A clock that was set back must not make an image older than its own creation.
         return max(self._clock(), image.created_at)
 
-    def _remove_data(self, image: Image) -> None:
-        if image.location is None or image.status is not ImageStatus.AVAILABLE:
+    def _remove_data(self, image: Image | None) -> None:
+        if image is None or image.location is None or image.status is not ImageStatus.AVAILABLE:
             return
         try:
             self._store_of(image.location).delete(image.location)
         except GlancefsError as error:
             _log.warning("the data of deleted image %s stay until the next sweep: %s", image.id, error)
-
-
-def may_see(context: RequestContext, image: Image) -> bool:
-    """Whether the image exists for this caller: it is public and complete, or theirs, or they are an admin."""
-    if image.is_public and image.status in {ImageStatus.AVAILABLE, ImageStatus.DELETED}:
-        return True
-    return may_change(context, image)
-
-
-def may_change(context: RequestContext, image: Image) -> bool:
-    """Whether this caller may change the image: it is theirs, or they are an admin."""
-    return context.is_admin or (context.user is not None and context.user == image.owner)
-
-
-def _in_status(image: Image, status: ImageStatus, **fields: object) -> Image:
-    if status not in TRANSITIONS[image.status]:
-        message = f"Image {image.id!r} can't become {status}: its status is {image.status}."
-        raise WrongStatus(message)
-    return replace(image, status=status, **fields)  # type: ignore[arg-type]  # the fields are those of Image
 
 
 def _stale(image_id: str) -> StaleImage:

@@ -90,6 +90,8 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     commands_at={
         "serve": "serve:serve",
+        "mount": "mount:mount",
+        "umount": "mount:umount",
         "list": "images:list_images",
         "show": "images:show",
         "add": "transfers:add",

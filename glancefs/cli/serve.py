@@ -12,14 +12,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from glancefs import __version__
 from glancefs.cli.said import Said, pass_said, shared_options
-from glancefs.errors import ConfigError, GlancefsError
+from glancefs.cli.sweeping import FirstSweep
+from glancefs.errors import ConfigError
 
 if TYPE_CHECKING:
     from gateway.application import Application
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 LEVELS: Final = ("debug", "info", "warning", "error")
-SWEEP_PATIENCE: Final = 0.5
-"""In seconds: abandoned uploads go first and are few, so they are gone before anybody asks; a long rest is not waited
-for."""
-
 _EMBEDDED: Final = "sqlite:"
 
 
@@ -88,7 +84,7 @@ class _Serving:
                     pass
         self.metrics: Metrics = make_metrics(config.gateway)
         self._core: Assembly | None = None
-        self._is_stopping = False
+        self._sweep: FirstSweep | None = None
         # One byte for all processes: whoever gets it sweeps.
         self._turn, end = os.pipe()
         os.set_blocking(self._turn, False)
@@ -102,28 +98,16 @@ class _Serving:
 
         core = self._core = assemble(self._config)
         if os.read(self._turn, 1):
-            sweeping = threading.Thread(target=self._sweep, args=(core,), name="sweep", daemon=True)
-            sweeping.start()
-            sweeping.join(SWEEP_PATIENCE)
+            self._sweep = FirstSweep(core)
+            self._sweep.begin()
         return make_application(core, metrics=self.metrics)
 
     def stop(self) -> None:
         """Let go of what this process has."""
-        self._is_stopping = True
+        if self._sweep is not None:
+            self._sweep.stop()
         if self._core is not None:
             self._core.close()
-
-    def _sweep(self, core: Assembly) -> None:
-        from glancefs.sweep import sweep
-
-        try:
-            sweep(registry=core.registry, stores=core.stores)
-        except GlancefsError as error:
-            if not self._is_stopping:
-                _log.warning("The sweep at the start failed; `glancefs gc` repeats it: %s", error)
-        except Exception:  # noqa: BLE001 - the last guard of its thread: it is logged
-            if not self._is_stopping:
-                _log.exception("The sweep at the start failed")
 
 
 def _refuse_open_door(config: Config, *, is_insecure: bool) -> None:

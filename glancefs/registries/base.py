@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from glancefs.model import Image, ImageStatus, ImageType, Location
+from glancefs.registries.folders import Folder, FolderRegistry
 
 
 class SortKey(StrEnum):
@@ -89,8 +90,19 @@ class Changes:
 
     images: tuple[Image, ...]
     """Each changed image once, as it is, deleted ones too, in the order of their revisions."""
+    folders: tuple[Folder, ...] = ()
+    """Each changed hand-made folder once, removed ones too."""
     revision: int
     """Up to where this piece tells everything: the ``since`` of the next call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Superseded:
+    """An image that another one takes the place of: it is deleted in the same transaction."""
+
+    image_id: str
+    expected_revision: int
+    deleted_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +118,17 @@ class Holdings:
 class Registry(Protocol):
     """Keeps the metadata of images."""
 
-    def add(self, image: Image) -> Image:
+    @property
+    def folders(self) -> FolderRegistry:
+        """The tree that the images' names make, on the same database."""
+        ...
+
+    def add(self, image: Image, *, superseding: Superseded | None = None) -> Image:
         """Add an image; an empty ``id`` asks for a generated one. Gives it back with its ``id`` and ``revision``.
 
-        Raises Duplicate when the identifier is taken, by a deleted image too; of many callers at once exactly one wins.
+        With ``superseding`` another one is deleted in the same transaction, and this one takes its place among its
+        namesakes. Raises Duplicate when the identifier is taken, by a deleted image too; of many callers at once
+        exactly one wins. Raises StaleImage, ImageNotFound about the superseded image; then nothing is added.
         """
         ...
 
@@ -124,11 +143,11 @@ class Registry(Protocol):
         """
         ...
 
-    def replace(self, image: Image, *, expected_revision: int) -> Image:
+    def replace(self, image: Image, *, expected_revision: int, superseding: Superseded | None = None) -> Image:
         """Put this in place of the image with the same ``id``, if that is still at the expected revision.
 
-        Gives it back with its new revision. Raises StaleImage when it is not, ImageNotFound when there is none or it
-        is deleted.
+        With ``superseding`` another one is deleted in the same transaction, as `add` does. Gives it back with its new
+        revision. Raises StaleImage when it is not, ImageNotFound when there is none or it is deleted.
         """
         ...
 

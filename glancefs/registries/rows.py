@@ -17,10 +17,11 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from glancefs.model import NO_PROPERTIES, Image, ImageStatus, ImageType, Location
+from glancefs.paths import path_of, split
 from glancefs.registries.schema import images
 
 IMAGE_COLUMNS: Final = tuple(
-    column for column in images.c if column.name not in {"seq", "shelf", "grave", "changed_at"}
+    column for column in images.c if column.name not in {"seq", "shelf", "grave", "changed_at", "folder", "place"}
 )
 """What a query selects to make images of its rows, in the order of the table."""
 
@@ -66,13 +67,23 @@ def grave_of(image: Image) -> Grave | None:
     return Grave.PUBLIC_WITHOUT_DATA if image.checksum is None else Grave.LISTED
 
 
+def folder_of(name: str) -> str:
+    """Give the path of the folder in which an image of this name is, and a slash; empty for the root."""
+    return folder_key(split(path_of(name))[0])
+
+
+def folder_key(path: str) -> str:
+    """Give a folder's path as it is kept; then all paths below it begin with it, and no others."""
+    return f"{path}/" if path else ""
+
+
 def seconds(time: datetime) -> int:
     """Give whole seconds since the epoch."""
     return int(time.timestamp() // 1)
 
 
 def values_of(image: Image) -> dict[str, Any]:
-    """Give the columns of an image, all but ``seq``."""
+    """Give the columns of an image, all but ``seq`` and ``place``."""
     shelf, grave = shelf_of(image), grave_of(image)
     updated_at = seconds(image.updated_at)
     deleted_at = None if image.deleted_at is None else seconds(image.deleted_at)
@@ -101,6 +112,7 @@ def values_of(image: Image) -> dict[str, Any]:
         "min_disk": image.min_disk,
         "min_ram": image.min_ram,
         "protected": image.protected,
+        "folder": None if image.status is ImageStatus.DELETED else folder_of(image.name),
     }
 
 

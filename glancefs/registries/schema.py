@@ -17,7 +17,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, SmallInteger, Table, Text
 
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002")
 """Every schema that this version knows, oldest first; the last one is the one that it works with."""
 
 SORTED_BY: Final = ("created_at", "updated_at", "name", "size", "id")
@@ -64,6 +64,8 @@ images: Final = Table(
     Column("min_disk", BigInteger, comment="In GiB; NULL where nobody said."),
     Column("min_ram", BigInteger, comment="In MiB; NULL where nobody said."),
     Column("protected", Boolean, nullable=False, comment="Whether it refuses to be deleted."),
+    Column("folder", Text, comment="The path of its folder and a slash, empty for the root; NULL once it is deleted."),
+    Column("place", BigInteger, comment="Its order among namesakes: the seq of the first of those it took over from."),
 )
 
 image_properties: Final = Table(
@@ -80,6 +82,18 @@ image_properties: Final = Table(
     ),
     comment="An index for finding images by a property; images.properties holds the truth.",
     sqlite_with_rowid=False,
+)
+
+folders: Final = Table(
+    "folders",
+    metadata,
+    Column("owner", Text, primary_key=True, comment="Who made it, and sees it while it is empty."),
+    Column("path", Text, primary_key=True, comment="Its path and a slash."),
+    Column("revision", BigInteger, nullable=False, comment="The change that made it what it is, unique."),
+    Column("created_at", BigInteger, nullable=False, comment="UTC, in seconds since the epoch."),
+    Column("removed_at", BigInteger, comment="When it was removed; NULL while it is there."),
+    Column("mtime_ns", BigInteger, comment="The time of modification that somebody set, in nanoseconds; else NULL."),
+    comment="Folders that were made by hand; those in the paths of images need no row.",
 )
 
 counters: Final = Table(
@@ -139,6 +153,13 @@ def _shelf_indexes() -> None:
     for column in ("created_at", "changed_at"):
         columns = [images.c.grave, images.c[column], images.c.seq]
         Index(grave_index(column), *columns, sqlite_where=dead, postgresql_where=dead)
+    # Every path below a folder begins with the folder's, slash included: a folder is one run of each of these.
+    run = [images.c.shelf, images.c.folder, images.c.name, images.c.place]
+    Index("ix_images_shelf_folder", *run, sqlite_where=living, postgresql_where=living)
+    Index("ix_images_owner_shelf_folder", images.c.owner, *run, sqlite_where=living, postgresql_where=living)
 
 
 _shelf_indexes()
+
+Index("ix_folders_revision", folders.c.revision, unique=True)
+Index("ix_folders_path", folders.c.path)

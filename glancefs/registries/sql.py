@@ -20,11 +20,12 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from glancefs.errors import Duplicate, ImageNotFound, InvalidQuery, StaleImage, StoreFull
 from glancefs.model import Image, ImageStatus, Location
-from glancefs.registries.base import Changes, Holdings, ImageQuery
+from glancefs.registries.base import Changes, Holdings, ImageQuery, Superseded
 from glancefs.registries.commits import GroupCommit, Transaction
 from glancefs.registries.lists import Lists
 from glancefs.registries.rows import IMAGE_COLUMNS, image_of, property_digests, values_of
 from glancefs.registries.schema import counters, holdings, image_properties, images
+from glancefs.registries.sql_folders import SqlFolders, changed_folders
 from glancefs.registries.sqlite import SqliteDatabase
 from glancefs.registries.upgrade import check_schema, upgrade
 
@@ -32,6 +33,7 @@ _GET: Final = select(*IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id")
 _ADD: Final = insert(images)
 _REPLACE: Final = update(images).where(images.c.id == bindparam("wanted_id"))
 _CURRENT: Final = select(images.c.seq, *IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id"))
+_PLACE: Final = select(images.c.place).where(images.c.id == bindparam("wanted_id"))
 _IS_TAKEN: Final = select(images.c.seq).where(images.c.id == bindparam("wanted_id"))
 _TAKEN: Final = select(images.c.id).where(images.c.id.in_(bindparam("ids", expanding=True)))
 _ADD_PROPERTY: Final = insert(image_properties)
@@ -76,11 +78,17 @@ class SqlRegistry:
             check_schema(self._database)
         self._commits = GroupCommit(database=self._database)
         self._lists = Lists()
+        self._folders = SqlFolders(database=self._database, commits=self._commits)
         self._room_was_given = False
 
-    def add(self, image: Image) -> Image:
+    @property
+    def folders(self) -> SqlFolders:
+        """See `Registry.folders`."""
+        return self._folders
+
+    def add(self, image: Image, *, superseding: Superseded | None = None) -> Image:
         """See `Registry.add`."""
-        return self._commits.run(lambda transaction: _add(transaction, image))
+        return self._commits.run(lambda transaction: _add(transaction, image, superseding))
 
     def get(self, image_id: str) -> Image:
         """See `Registry.get`."""
@@ -102,9 +110,9 @@ class SqlRegistry:
         except UnicodeError:
             raise InvalidQuery("The query holds bytes that are no text.") from None
 
-    def replace(self, image: Image, *, expected_revision: int) -> Image:
+    def replace(self, image: Image, *, expected_revision: int, superseding: Superseded | None = None) -> Image:
         """See `Registry.replace`."""
-        return self._commits.run(lambda transaction: _replace(transaction, image, expected_revision))
+        return self._commits.run(lambda transaction: _replace(transaction, image, expected_revision, superseding))
 
     def delete(self, image_id: str, *, expected_revision: int, deleted_at: datetime) -> Image:
         """See `Registry.delete`. With the disk full it goes on working, by the room that was set aside."""
@@ -128,10 +136,17 @@ class SqlRegistry:
             # The counter is read first: what it counts is there when the images are read.
             revision = connection.execute(_REVISION).scalar_one()
             rows = connection.execute(_CHANGES, {"since": since, "limit": limit}).all()
+            folders = changed_folders(connection, since=since, limit=limit)
         changed = tuple(image_of(row) for row in rows)
-        if len(changed) == limit:
-            return Changes(images=changed, revision=changed[-1].revision if changed else since)
-        return Changes(images=changed, revision=max(revision, *(image.revision for image in changed[-1:]), 0))
+        if limit <= 0:
+            return Changes(images=(), revision=since)
+        # Further changes may have been committed between the statements, and a full piece tells nothing beyond its end.
+        known = min(revision, *(piece[-1].revision for piece in (changed, folders) if len(piece) == limit), revision)
+        return Changes(
+            images=tuple(image for image in changed if image.revision <= known),
+            folders=tuple(folder for folder in folders if folder.revision <= known),
+            revision=known,
+        )
 
     def revision(self) -> int:
         """See `Registry.revision`."""
@@ -168,13 +183,15 @@ class SqlRegistry:
         self._database.close()
 
 
-def _add(transaction: Transaction, image: Image) -> Image:
+def _add(transaction: Transaction, image: Image, superseded: Superseded | None) -> Image:
     if image.id and _is_taken(transaction, image.id):
         raise Duplicate(f"There is, or was, an image {image.id!r}.")
+    place = None if superseded is None else _supersede(transaction, superseded)
     image_id = image.id or _generated_id(transaction)
     revision = transaction.next_revision()
     added = replace(image, id=image_id, revision=revision)
-    transaction.connection.execute(_ADD, values_of(added) | {"seq": revision})
+    values = values_of(added) | {"seq": revision, "place": revision if place is None else place}
+    transaction.connection.execute(_ADD, values)
     _add_properties(transaction, revision, property_digests(added.properties))
     transaction.hold(added, images=1)
     return added
@@ -199,10 +216,11 @@ def _generated_id(transaction: Transaction) -> str:
                 return str(number)
 
 
-def _replace(transaction: Transaction, image: Image, expected_revision: int) -> Image:
+def _replace(transaction: Transaction, image: Image, expected_revision: int, superseded: Superseded | None) -> Image:
     seq, before = _current(transaction, image.id, expected_revision)
+    place = {} if superseded is None else {"place": _supersede(transaction, superseded)}
     after = replace(image, revision=transaction.next_revision())
-    transaction.connection.execute(_REPLACE, values_of(after) | {"wanted_id": image.id})
+    transaction.connection.execute(_REPLACE, values_of(after) | place | {"wanted_id": image.id})
     old, new = property_digests(before.properties), property_digests(after.properties)
     gone = [{"old_digest": digest, "old_seq": seq} for digest in old - new]
     if gone:
@@ -211,6 +229,13 @@ def _replace(transaction: Transaction, image: Image, expected_revision: int) -> 
     transaction.hold(before, images=-1)
     transaction.hold(after, images=1)
     return after
+
+
+def _supersede(transaction: Transaction, superseded: Superseded) -> int:
+    """Delete an image that another one takes the place of, and give that place."""
+    _delete(transaction, superseded.image_id, superseded.expected_revision, superseded.deleted_at)
+    place: int = transaction.connection.execute(_PLACE, {"wanted_id": superseded.image_id}).scalar_one()
+    return place
 
 
 def _delete(transaction: Transaction, image_id: str, expected_revision: int, deleted_at: datetime) -> Image:

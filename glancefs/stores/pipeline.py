@@ -39,6 +39,10 @@ class Digest(Protocol):
         """Give the result."""
         ...
 
+    def copy(self) -> Digest:
+        """Give one that goes on from here on its own."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copied:

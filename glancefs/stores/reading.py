@@ -3,7 +3,7 @@
 
 Answers for reading exactly what was asked for, and for passing over holes. Does not know where files lie.
 
-Threading: a `FileRange` belongs to one caller; `checksum_of` leaves the position of the file undefined.
+Threading: a `FileRange` belongs to one caller; hashing leaves the position of the file undefined.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import io
 import os
 from typing import TYPE_CHECKING, Final
 
-from glancefs.stores.pipeline import BLOCK, checksum_text, sha256
+from glancefs.stores.pipeline import BLOCK, Digest, checksum_text, sha256
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -50,30 +50,34 @@ class FileRange(io.RawIOBase):
 def checksum_of(descriptor: int) -> str:
     """Hash a file from its beginning; holes are hashed as the zeros they stand for, without reading them."""
     digest = sha256()
-    end = os.fstat(descriptor).st_size
-    block = memoryview(bytearray(BLOCK))
-    zeros = memoryview(bytes(BLOCK))
-    position = 0
-    while position < end:
-        start, stop = _next_data(descriptor, position, end)
-        while position < start:
-            size = min(start - position, BLOCK)
+    hash_range(digest, descriptor, start=0, stop=os.fstat(descriptor).st_size)
+    return checksum_text(digest)
+
+
+def hash_range(digest: Digest, descriptor: int, *, start: int, stop: int) -> None:
+    """Hash a part of a file, holes as `checksum_of` does. Raises OSError when the file ends before ``stop``."""
+    block = memoryview(bytearray(min(BLOCK, max(stop - start, 0))))
+    zeros = memoryview(bytes(len(block)))
+    position = start
+    while position < stop:
+        data_start, data_stop = _next_data(descriptor, position, stop)
+        while position < data_start:
+            size = min(data_start - position, len(zeros))
             digest.update(zeros[:size])
             position += size
-        while position < stop:
-            size = os.preadv(descriptor, [block[: min(stop - position, BLOCK)]], position)
+        while position < data_stop:
+            size = os.preadv(descriptor, [block[: min(data_stop - position, len(block))]], position)
             if not size:
                 raise OSError("the file shrank while it was read")
             digest.update(block[:size])
             position += size
-    return checksum_text(digest)
 
 
 def _next_data(descriptor: int, position: int, end: int) -> tuple[int, int]:
     """Give where data begin and end at or after a position; ``(end, end)`` when only a hole follows."""
     try:
         start = os.lseek(descriptor, position, os.SEEK_DATA)
-        return start, min(os.lseek(descriptor, start, os.SEEK_HOLE), end)
+        return min(start, end), min(os.lseek(descriptor, start, os.SEEK_HOLE), end)
     except OSError as error:
         if error.errno != errno.ENXIO:
             raise

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+GRUB = Path("/usr/lib/grub-rescue/grub-rescue-cdrom.iso")
 NETBOOT = Path("/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64")
 
 
@@ -70,7 +71,10 @@ def registered(capabilities: Iterable[Capability]) -> Mapping[str, Capability]:
 CAPABILITIES = registered(
     [
         _command("curl", "curl"),
+        _command("fio", "fio"),
         Capability(name="fuse", present=_fuse_works, source="/dev/fuse and the Debian package fuse3"),
+        _command("getfattr", "attr"),
+        Capability(name="grub", present=GRUB.is_file, source="Debian package grub-rescue-pc"),
         Capability(name="git", present=lambda: git("rev-parse") is not None, source="a git work tree"),
         Capability(
             name="netboot",
@@ -80,7 +84,11 @@ CAPABILITIES = registered(
         _command("nginx", "nginx, which `make bench` unpacks"),
         _command("openssl", "openssl"),
         _command("qemu-img", "qemu-utils"),
+        _command("qemu-system-x86_64", "qemu-system-x86"),
         Capability(name="root", present=lambda: os.geteuid() == 0, source="a run as root"),
+        _command("rsync", "rsync"),
+        _command("stress-ng", "stress-ng"),
+        Capability(name="vim", present=lambda: tool("vim.tiny") is not None, source="Debian package vim-tiny"),
         _command("xorriso", "xorriso"),
     ]
 )

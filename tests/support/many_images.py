@@ -86,7 +86,7 @@ def _insert(connection: sqlite3.Connection, images: Iterable[Image]) -> int:
     def rows() -> Iterator[dict[str, Any]]:
         for number, image in enumerate(images, start=1):
             properties.extend((digest, number) for digest in property_digests(image.properties))
-            yield values_of(replace(image, revision=number)) | {"seq": number}
+            yield values_of(replace(image, revision=number)) | {"seq": number, "place": number}
 
     properties: list[tuple[str, int]] = []
     named = ("id", *[row[1] for row in connection.execute("PRAGMA table_info(images)") if row[1] != "id"])

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``glancefs mount`` and ``glancefs umount``: images as files, from the configuration to the end.
+
+Answers for reading what was said, in the foreground so that the one who said it hears what is wrong, and for starting
+and ending the mount. How requests are answered, `glancefs.fuse` knows.
+
+Threading: used by the main thread; a mount in the background is a process of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from glancefs.cli.said import Said, pass_said, shared_options
+from glancefs.cli.sweeping import FirstSweep
+from glancefs.errors import ConfigError, Conflict
+
+if TYPE_CHECKING:
+    from glancefs.config import Config
+    from glancefs.fuse.options import MountOptions
+
+_log = logging.getLogger(__name__)
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+READY_PATIENCE: Final = 60.0
+_EMBEDDED: Final = "sqlite:"
+
+
+@click.command()
+@shared_options("debug")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("-o", "--options", "said_options", multiple=True, metavar="OPTION[=VALUE],…", help="Mount options.")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to standard error.")
+@click.option(
+    "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged at the least."
+)
+@pass_said
+def mount(
+    said: Said, *, source: Path, mountpoint: Path, said_options: tuple[str, ...], foreground: bool, log_level: str
+) -> None:
+    """Show the images of SOURCE, a data folder or a configuration file, as files at MOUNTPOINT.
+
+    Returns once the mount answers, and leaves it running until `glancefs umount` or umount(8).
+    """
+    from glancefs.fuse.daemon import in_background, log_to
+    from glancefs.fuse.options import read_options
+    from glancefs.fuse.table import check_free
+
+    del said
+    options = read_options(said_options)
+    config = _config(source, options)
+    point = Path(os.path.realpath(mountpoint))
+    check_free(point)
+    label = str(source.absolute())
+
+    def serve(ready: Callable[[], None]) -> None:
+        log_to(options.log, level=log_level, is_foreground=foreground)
+        _serve(config, options, point, label, ready)
+
+    if foreground:
+        serve(lambda: _log.info("%s is at %s", label, point))
+    else:
+        in_background(serve, patience=READY_PATIENCE)
+
+
+def _config(source: Path, options: MountOptions) -> Config:
+    from glancefs.config import load
+
+    said: dict[str, object] = {}
+    if options.public is not None:
+        said["default_is_public"] = options.public
+    if source.is_dir():
+        return load(overrides={"data": str(source.absolute()), **said})
+    if source.is_file():
+        return load(file=source, overrides=said)
+    message = f"{source} is neither a data folder nor a configuration file."
+    raise ConfigError(message)
+
+
+def _serve(config: Config, options: MountOptions, point: Path, label: str, ready: Callable[[], None]) -> None:
+    from glancefs.assembly import assemble, assemble_tree
+    from glancefs.config import notify_address
+    from glancefs.fuse.daemon import tell_systemd
+    from glancefs.fuse.mount import Session
+    from glancefs.fuse.statistics import Statistics
+
+    statistics = Statistics()
+    address = notify_address()
+
+    def tell() -> None:
+        ready()
+        tell_systemd(address, "READY=1")
+
+    with (
+        assemble(config, migrate=config.registry.startswith(_EMBEDDED)) as core,
+        assemble_tree(core, user=options.user, documents={"stats": statistics.document}) as tree,
+    ):
+        sweep = FirstSweep(core)
+        if not options.read_only:
+            sweep.begin()
+        session = Session(tree=tree, point=point, source=label, options=options, statistics=statistics, ready=tell)
+        try:
+            session.serve()
+        finally:
+            sweep.stop()
+            tell_systemd(address, "STOPPING=1")
+            _log.info("%s is unmounted: %s", point, statistics.line())
+
+
+@click.command()
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option("-l", "--lazy", is_flag=True, help="Take it away also while files on it are open.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=600.0,
+    show_default=True,
+    help="How many seconds to wait until what was written is safe.",
+)
+def umount(*, mountpoint: Path, lazy: bool, timeout: float) -> None:
+    """Take a mount away, and wait until everything that was written to it is safe."""
+    from glancefs.fuse.table import FILE_SYSTEM, mounted_at, unmount
+
+    point = Path(os.path.realpath(mountpoint.parent)) / mountpoint.name if mountpoint.name else mountpoint
+    mounted = mounted_at(point) or mounted_at(point := Path(os.path.realpath(mountpoint)))
+    if mounted is None or mounted.file_system != FILE_SYSTEM:
+        message = f"{mountpoint} is no mount of glancefs."
+        raise ConfigError(message)
+    daemon = _daemon_of(point)
+    try:
+        try:
+            unmount(point, lazy=lazy or daemon is None)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            message = f"{point} is busy: somebody has files open or works in it. --lazy takes it away anyhow."
+            raise Conflict(message) from None
+        if daemon is not None and not select.select([daemon], [], [], timeout)[0]:
+            message = f"{point} is unmounted, but its daemon is not done after {timeout:g} seconds."
+            raise Conflict(message)
+    finally:
+        if daemon is not None:
+            os.close(daemon)
+
+
+def _daemon_of(point: Path) -> int | None:
+    """Give a descriptor that becomes readable when the mount's daemon has ended; None for one that is dead."""
+    try:
+        pid = int(os.getxattr(point, "user.glance.mount.pid"))
+        return os.pidfd_open(pid)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What others change, told to the kernel: its caches hold names and attributes of this mount's past.
+
+Answers for following the tree's change feed, for bringing the inodes up to date, and for invalidating what the kernel
+keeps of them. Content is never invalidated but where a queued image got its data: data of images do not change.
+
+Threading: belongs to the loop's thread. The kernel is told in a thread of its own lane: it may wait for a lock that a
+request holds which waits for us.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import trio
+
+from glancefs.errors import GlancefsError, PathNotFound
+from glancefs.fuse.bridge import Bridge
+from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.fuse.notices import Notices
+from glancefs.fuse.statistics import Statistics
+from glancefs.model import Image, ImageStatus
+from glancefs.tree import EntryKind, ImageTree, TreeChange
+from glancefs.tree.entries import mtime_of
+
+_log = logging.getLogger(__name__)
+
+INTERVAL: Final = 0.25
+_FOLDER: Final = "folder:"
+_FRESH: Final = 2.0
+"""Seconds since the last look at the feed, within which memory is as good as a look at the registry."""
+
+
+class Watcher:
+    """Follows the change feed of one mount."""
+
+    def __init__(
+        self,
+        *,
+        tree: ImageTree,
+        bridge: Bridge,
+        inodes: Inodes,
+        statistics: Statistics,
+        interval: float = INTERVAL,
+    ) -> None:
+        self._tree: Final = tree
+        self._bridge: Final = bridge
+        self._inodes: Final = inodes
+        self._statistics: Final = statistics
+        self._interval: Final = interval
+        self._looked_at = -_FRESH
+        self._absent: dict[str, float] = {}
+        self._has_failed = False
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether what the inodes say is what the registry would say, but for the last moment."""
+        return trio.current_time() - self._looked_at < _FRESH
+
+    def is_there(self, path: str) -> None:
+        """Note that something is at a path, and that the kernel knows."""
+        self._absent.pop(path, None)
+
+    def was_absent(self, path: str, *, until: float) -> None:
+        """Note that the kernel was told that nothing is at a path, and remembers it until a time of the loop."""
+        self._absent[path] = until
+
+    async def run(self) -> None:
+        """Follow the feed until cancelled; while it does not answer, memory is not trusted."""
+        since: int | None = None
+        while True:
+            try:
+                if since is None:
+                    since = await self._bridge.look(self._tree.revision)
+                since = await self._follow(since)
+                self._looked_at = trio.current_time()
+                self._has_failed = False
+            except (GlancefsError, OSError, trio.TooSlowError) as error:
+                if not self._has_failed:
+                    _log.warning("others' changes can't be followed at present: %s", error)
+                self._has_failed = True
+            await trio.sleep(self._interval)
+
+    async def _follow(self, since: int) -> int:
+        while True:
+            piece = await self._bridge.look(self._tree.changes, since)
+            notices = Notices()
+            for change in piece.changes:
+                if change.key.startswith(_FOLDER):
+                    await self._apply_folder(change.paths[0], notices)
+                else:
+                    self._apply(change, notices)
+            if len(notices):
+                self._statistics.invalidated += len(notices)
+                await self._bridge.notify(notices.tell)
+            since = piece.revision
+            if not piece.changes:
+                self._expire()
+                return since
+
+    def _expire(self) -> None:
+        now = trio.current_time()
+        self._absent = {path: until for path, until in self._absent.items() if until > now}
+
+    def _apply(self, change: TreeChange, notices: Notices) -> None:
+        inode = self._inodes.of_key(change.key)
+        if change.image is None:
+            if inode is not None and not inode.is_gone:
+                notices.name(self._inodes, inode.path)
+                self._inodes.lose(inode)
+            return
+        for path in change.paths:
+            self._name_may_differ(path, inode, notices)
+        if inode is None or inode.is_gone:
+            return
+        self._inodes.distrust(inode)
+        if inode.path not in change.paths:
+            notices.name(self._inodes, inode.path)
+            self._inodes.leave(inode.path)
+            inode.path = change.paths[0]
+        self._update(inode, change.image, notices)
+
+    async def _apply_folder(self, path: str, notices: Notices) -> None:
+        """Look whether a folder is there; the kernel hears nothing of one that stays: somebody may work in it."""
+        try:
+            entry = await self._bridge.look(self._tree.lookup, path)
+        except PathNotFound:
+            entry = None
+        inode = self._inodes.at(path)
+        if entry is not None and inode is not None and self._inodes.of_key(entry.key) is inode:
+            if inode.mtime_ns != entry.mtime_ns:
+                self._inodes.refresh(inode, entry, allocated=0)
+                notices.attributes.append(inode.ino)
+        elif inode is not None:
+            notices.name(self._inodes, path)
+            self._inodes.lose(inode)
+        elif self._absent.pop(path, None) is not None:
+            notices.name(self._inodes, path)
+
+    def _name_may_differ(self, path: str, inode: Inode | None, notices: Notices) -> None:
+        """Take back what the kernel was told of a path, unless it leads to this very inode."""
+        known = self._inodes.at(path)
+        if known is not None and known is not inode:
+            self._inodes.leave(path)
+            notices.name(self._inodes, path)
+        elif known is None and self._absent.pop(path, None) is not None:
+            notices.name(self._inodes, path)
+
+    def _update(self, inode: Inode, image: Image, notices: Notices) -> None:
+        kind = EntryKind.IMAGE if image.status is ImageStatus.AVAILABLE else EntryKind.QUEUED
+        if inode.kind is EntryKind.STAGED:
+            return
+        if inode.kind is not kind:
+            inode.kind = kind
+            inode.allocated = image.size if kind is EntryKind.IMAGE else 0
+            notices.contents.append(inode.ino)
+        mtime_ns = mtime_of(image)
+        if (inode.size, inode.mtime_ns) != (image.size, mtime_ns):
+            inode.size, inode.mtime_ns = image.size, mtime_ns
+            notices.attributes.append(inode.ino)

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opening, reading, writing and closing: the open files of a mount.
+
+Answers for which kind of handle an open gives, and for the life of handles. What may be opened how, `glancefs.tree`
+says; when what was written becomes an image, `glancefs.fuse.publishing`.
+
+Threading: belongs to the loop's thread; blocking calls cross the bridge.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from functools import partial
+from itertools import count
+from typing import Final
+
+from pyfuse3 import FileInfo, FUSEError
+
+from glancefs.errors import ImageNotFound, ImmutableImage, IsAFolder, PathNotFound, PathTaken
+from glancefs.fuse.bridge import Bridge
+from glancefs.fuse.finality import Opener, opener_of
+from glancefs.fuse.handles import AnyHandle, ImageHandle, QueuedHandle, StagedHandle, TextHandle
+from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.fuse.publishing import Publisher
+from glancefs.fuse.replacing import Replacements
+from glancefs.fuse.staged import StagedFile, Writer
+from glancefs.fuse.statistics import Statistics
+from glancefs.fuse.windows import PageWindow, StreamWindow
+from glancefs.staging import StagedState, StagedUpload
+from glancefs.tree import Entry, EntryKind, ImageTree
+
+
+class OpenFiles:
+    """The open files of one mount, by the number that the kernel has for each."""
+
+    def __init__(
+        self, *, tree: ImageTree, bridge: Bridge, inodes: Inodes, publisher: Publisher, statistics: Statistics
+    ) -> None:
+        self._tree: Final = tree
+        self._bridge: Final = bridge
+        self._inodes: Final = inodes
+        self._publisher: Final = publisher
+        self._statistics: Final = statistics
+        self._pages: Final = PageWindow(bridge=bridge, statistics=statistics)
+        self._numbers: Final = count(1)
+        self._handles: Final[dict[int, AnyHandle]] = {}
+        self.replacements: Final = Replacements(inodes=inodes)
+
+    def handle(self, number: int) -> AnyHandle:
+        """Give an open file. Raises EBADF for none."""
+        handle = self._handles.get(number)
+        if handle is None:
+            raise FUSEError(errno.EBADF)
+        return handle
+
+    def inode_of(self, number: int) -> Inode | None:
+        """Give the inode of an open file."""
+        handle = self._handles.get(number)
+        return None if handle is None else handle.inode
+
+    # ---- entries
+
+    async def entry_of(self, inode: Inode) -> Entry:
+        """Give the entry that an inode stands for. Raises ESTALE when it is gone.
+
+        At an open, Linux then looks the path up anew: something else may be there since a moment.
+        """
+        if inode.file is not None and inode.kind is EntryKind.STAGED:
+            return inode.file.entry
+        entry = self._inodes.entry_of(inode)
+        if entry is None:
+            try:
+                entry = self._publisher.shown(await self._bridge.look(self._tree.lookup, inode.path))
+            except PathNotFound:
+                raise self._stale(inode) from None
+            if self._inodes.of_key(entry.key) is not inode:
+                raise self._stale(inode)
+            self._inodes.remember(inode, entry)
+        return entry
+
+    def _stale(self, inode: Inode) -> FUSEError:
+        self._inodes.distrust(inode)
+        if self._inodes.at(inode.path) is inode:
+            self._inodes.leave(inode.path)
+        return FUSEError(errno.ESTALE)
+
+    # ---- opening
+
+    async def open(self, inode: Inode, flags: int, task: int) -> FileInfo:
+        """Open a file. Raises ESTALE once for an image that is to be written anew (`glancefs.fuse.replacing`)."""
+        if inode.kind is EntryKind.FOLDER:
+            raise IsAFolder("A folder can't be opened as a file.")
+        if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
+            return await self._open_for_reading(inode)
+        is_new = bool(flags & os.O_TRUNC)
+        replaced = self.replacements.take(task, inode)
+        if replaced is None and inode.kind is EntryKind.IMAGE and is_new:
+            self.replacements.ask(task, inode.path)
+            raise FUSEError(errno.ESTALE)
+        if replaced is None:
+            entry = await self.entry_of(inode)
+        else:
+            # The kernel may have forgotten the old inode by this time.
+            entry = self._publisher.shown(await self._bridge.look(self._tree.lookup, replaced.path))
+        if is_new and inode.file is not None:
+            await self._drain_for_truncation(inode.file)
+        work = partial(_stage, self._tree, entry, task, truncate=is_new)
+        upload, opener = await self._bridge.change(work)
+        file = self._publisher.file_of(upload, inode)
+        if replaced is not None:
+            file.hides = entry
+        if is_new:
+            file.window.cut(0)
+        return self._opened(self._writing(file, opener, flags))
+
+    async def create(self, path: str, flags: int, task: int) -> tuple[FileInfo, Inode]:
+        """Make a file and open it. Raises as `ImageTree.create` does."""
+        is_exclusive = bool(flags & os.O_EXCL)
+        try:
+            upload, opener = await self._bridge.change(_create, self._tree, path, is_exclusive, task)
+        except PathTaken:
+            if is_exclusive:
+                raise
+            return await self._open_what_came_between(path, flags, task)
+        file = self._publisher.file_of(upload, self._inode_for(upload, path))
+        return self._opened(self._writing(file, opener, flags)), file.inode
+
+    def _inode_for(self, upload: StagedUpload, path: str) -> Inode:
+        key = f"staged:{upload.key}"
+        inode = self._inodes.of_key(key) or self._inodes.make(key, path, EntryKind.STAGED)
+        if (known := self._inodes.at(path)) is not None and known is not inode:
+            self._inodes.leave(path)
+        self._inodes.move(inode, path)
+        return inode
+
+    async def _open_what_came_between(self, path: str, flags: int, task: int) -> tuple[FileInfo, Inode]:
+        """Open what another door put at a path that the kernel held for free."""
+        entry = await self._bridge.look(self._tree.lookup, path)
+        if entry.kind is EntryKind.FOLDER:
+            raise IsAFolder("A folder can't be opened as a file.")
+        work = partial(_stage, self._tree, entry, task, truncate=bool(flags & os.O_TRUNC))
+        upload, opener = await self._bridge.change(work)
+        file = self._publisher.file_of(upload, self._inode_for(upload, path))
+        return self._opened(self._writing(file, opener, flags)), file.inode
+
+    async def _open_for_reading(self, inode: Inode) -> FileInfo:
+        file = inode.file
+        if file is not None and (inode.kind is EntryKind.STAGED or file.is_staged):
+            file.handles += 1
+            return self._opened(StagedHandle(inode=inode, file=file, pages=self._pages))
+        entry = await self.entry_of(inode)
+        if inode.kind is EntryKind.DOCUMENT:
+            text = await self._bridge.look(self._tree.read_document, entry)
+            return self._opened(TextHandle(inode=inode, text=text), is_direct=True)
+        if inode.kind is EntryKind.QUEUED:
+            return self._opened(QueuedHandle(inode=inode), is_direct=True)
+        try:
+            reader = await self._bridge.read(self._tree.open, entry)
+        except ImageNotFound:
+            raise self._stale(inode) from None
+        if reader.file is not None:
+            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, descriptor=reader.file.fileno())
+        else:
+            stream = StreamWindow(bridge=self._bridge, read_at=reader.read_at)
+            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, stream=stream)
+        return self._opened(handle)
+
+    def _writing(self, file: StagedFile, opener: Opener, flags: int) -> StagedHandle:
+        writer = Writer(file=file, opener=opener, is_read_write=flags & os.O_ACCMODE == os.O_RDWR)
+        writer.open()
+        file.handles += 1
+        return StagedHandle(inode=file.inode, file=file, pages=self._pages, writer=writer)
+
+    def _opened(self, handle: AnyHandle, *, is_direct: bool = False) -> FileInfo:
+        number = next(self._numbers)
+        self._handles[number] = handle
+        handle.inode.uses += 1
+        self._statistics.open_files = len(self._handles)
+        return FileInfo(fh=number, direct_io=is_direct, keep_cache=not is_direct)
+
+    async def _drain_for_truncation(self, file: StagedFile) -> None:
+        file.wake()
+        await file.window.drain()
+
+    # ---- writing
+
+    async def write(self, number: int, offset: int, data: bytes) -> int:
+        """Take bytes. Raises EBADF, and as `StagedHandle.write` does."""
+        handle = self.handle(number)
+        if not isinstance(handle, StagedHandle):
+            raise FUSEError(errno.EBADF)
+        size = await handle.write(offset, data)
+        self._statistics.bytes_written += size
+        return size
+
+    async def truncate(self, inode: Inode, size: int, number: int | None, task: int) -> None:
+        """Cut a file to a size, or stretch it with a hole. Raises ImmutableImage for an image that has its data."""
+        handle = self.handle(number) if number is not None else None
+        file = handle.file if isinstance(handle, StagedHandle) else inode.file
+        opener: Opener | None = None
+        if file is None or not (file.is_staged or file.upload.state is StagedState.DISCARDED):
+            if inode.kind is EntryKind.IMAGE:
+                message = f"{inode.path!r} is an image, and data of images never change."
+                raise ImmutableImage(message)
+            entry = await self.entry_of(inode)
+            upload, opener = await self._bridge.change(partial(_stage, self._tree, entry, task, truncate=False))
+            file = self._publisher.file_of(upload, inode)
+        file.wake()
+        await file.window.drain()
+        await self._bridge.write(file.upload.truncate, size)
+        file.window.cut(size)
+        if not file.writers and file.is_staged:
+            if opener is None:
+                opener = await self._bridge.look(opener_of, task)
+            self._publisher.settle(file, opener)
+
+    async def sync(self, number: int) -> None:
+        """Bring what was written so far to the disk; nothing is published."""
+        handle = self.handle(number)
+        if isinstance(handle, StagedHandle) and handle.writer is not None:
+            await handle.file.window.drain()
+            if handle.file.is_staged:
+                await self._bridge.write(handle.file.upload.fsync)
+
+    # ---- closing
+
+    async def flush(self, number: int) -> None:
+        """Answer a close. Raises what keeps a file from becoming an image."""
+        handle = self.handle(number)
+        if isinstance(handle, StagedHandle) and handle.writer is not None:
+            await self._publisher.closed(handle.writer)
+
+    async def release(self, number: int) -> None:
+        """Let go of an open file, whose last descriptor is closed; nobody hears of errors."""
+        handle = self._handles.pop(number, None)
+        if handle is None:
+            return
+        self._statistics.open_files = len(self._handles)
+        if isinstance(handle, StagedHandle):
+            await self._release_staged(handle)
+        elif isinstance(handle, ImageHandle):
+            # A close of a real file does not wait; that of a stream may.
+            if handle.stream is None:
+                handle.reader.close()
+            else:
+                await self._bridge.read(handle.reader.close)
+        handle.inode.uses -= 1
+        self._inodes.free_if_unused(handle.inode)
+
+    async def _release_staged(self, handle: StagedHandle) -> None:
+        file = handle.file
+        if handle.writer is not None:
+            await self._publisher.released(handle.writer)
+        file.handles -= 1
+        await self._publisher.let_go(file)
+
+    async def finish(self) -> None:
+        """Close everything, as at the end of the mount: what is complete becomes an image, the rest stays staged."""
+        await self._publisher.finish()
+        for handle in self._handles.values():
+            if isinstance(handle, ImageHandle):
+                handle.reader.close()
+        self._handles.clear()
+
+
+def _stage(tree: ImageTree, entry: Entry, task: int, *, truncate: bool) -> tuple[StagedUpload, Opener]:
+    return tree.stage(entry, truncate=truncate), opener_of(task)
+
+
+def _create(tree: ImageTree, path: str, exclusive: bool, task: int) -> tuple[StagedUpload, Opener]:  # noqa: FBT001 - carried over to a thread by place
+    return tree.create(path, exclusive=exclusive), opener_of(task)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Was that the last close? What /proc tells of the process that opened a file.
+
+The kernel sends a flush whenever a descriptor is closed, and does not say whose: ``touch`` closes twice, ``cat > f``
+three times, ``(a; b) > f`` between its writers. A file is complete when neither the process that opened it nor one of
+its children has it open; unless that process was killed: then a closed file is no complete one.
+
+Answers for reading this from proc(5). Decides nothing about files.
+
+Threading: every function reads /proc, which never waits for a file system, and may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+_EXITING: Final = 0x4
+"""PF_EXITING of the kernel's task flags (proc_pid_stat(5), field 9)."""
+_SIGNALED: Final = 0x400
+"""PF_SIGNALED: killed by a signal."""
+_FLAGS_FIELD: Final = 6
+"""The place of the flags behind the command's name, which may hold blanks and parentheses."""
+_IGNORED_FIELD: Final = 30
+_CAUGHT_FIELD: Final = 31
+_MOST_CHILDREN: Final = 64
+
+# PIDFD_GET_INFO of linux/pidfd.h, since Linux 6.15 with the exit status, also of a process that was waited for.
+_INFORMATION_SIZE: Final = 64
+_GET_INFORMATION: Final = 0xC000FF0B | _INFORMATION_SIZE << 16
+_INFORMATION_EXIT: Final = 1 << 3
+_INFORMATION: Final = struct.Struct("=Q")
+_STATUS: Final = struct.Struct("=i")
+_STATUS_AT: Final = 60
+
+
+class Closing(Enum):
+    """What a close means."""
+
+    NOT_LAST = "not last"
+    """The opener, or a child of it, still has the file open."""
+    LAST = "last"
+    LAST_OF_EXIT = "last of exit"
+    """The opener is on its way out, of its own will."""
+    KILLED = "killed"
+    """The opener was killed by a signal."""
+    LAST_OF_INTERRUPTED = "last of interrupted"
+    """The opener looks as if it was interrupted, and was only clearing up before it ends by that signal."""
+    UNKNOWN = "unknown"
+    """There is no telling: the opener is out of our sight."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opener:
+    """The process that opened a file; 0 for one of another pid namespace, of which nothing can be known."""
+
+    pid: int
+
+
+def opener_of(task: int) -> Opener:
+    """Find the process that a task of a request belongs to; FUSE gives the id of the thread."""
+    try:
+        for line in Path(f"/proc/{task}/status").read_bytes().splitlines():
+            if line.startswith(b"Tgid:"):
+                return Opener(pid=int(line.split()[1]))
+    except OSError:
+        pass
+    return Opener(pid=task)
+
+
+def closing(opener: Opener, ino: int) -> Closing:
+    """Tell what a close of the file with this inode number means, asked while the close waits for its answer."""
+    task = _task(opener.pid) if opener.pid else None
+    if task is None:
+        # It is gone, with a child or a receiver of the descriptor as the last to close.
+        return Closing.UNKNOWN
+    if task.flags & _SIGNALED:
+        return Closing.KILLED
+    try:
+        if _has_open(opener.pid, ino) or any(_has_open(child, ino) for child in _children(opener.pid)):
+            return Closing.NOT_LAST
+    except PermissionError:
+        return Closing.UNKNOWN
+    if task.flags & _EXITING:
+        return Closing.LAST_OF_EXIT
+    return Closing.LAST_OF_INTERRUPTED if task.looks_interrupted else Closing.LAST
+
+
+def watch(opener: Opener) -> int | None:
+    """Give a descriptor that becomes readable when a process ends; None for one that is gone or out of sight."""
+    try:
+        return os.pidfd_open(opener.pid) if opener.pid else None
+    except OSError:
+        return None
+
+
+def was_killed(pidfd: int, opener: Opener) -> bool | None:
+    """Say whether a process that has ended was killed by a signal; None where that is forgotten already."""
+    task = _task(opener.pid)
+    if task is not None and task.flags & _EXITING:
+        return bool(task.flags & _SIGNALED)
+    information = bytearray(_INFORMATION_SIZE)
+    _INFORMATION.pack_into(information, 0, _INFORMATION_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _GET_INFORMATION, information, True)  # noqa: FBT003 - fill the buffer
+    except OSError:
+        return None
+    if not _INFORMATION.unpack_from(information, 0)[0] & _INFORMATION_EXIT:
+        return None
+    (status,) = _STATUS.unpack_from(information, _STATUS_AT)
+    return os.WIFSIGNALED(status)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """What proc_pid_stat(5) tells of a process."""
+
+    flags: int
+    ignored: int
+    caught: int
+
+    @property
+    def looks_interrupted(self) -> bool:
+        """Whether it has handlers for signals, but none for SIGINT any more.
+
+        dd sets one for SIGUSR1 and one for SIGINT that is used up by the first; then it closes what it has written, as
+        if that were all, and ends itself by the signal.
+        """
+        interrupt, own = 1 << (signal.SIGINT - 1), 1 << (signal.SIGUSR1 - 1)
+        return bool(self.caught & own) and not (self.caught | self.ignored) & interrupt
+
+
+def _task(pid: int) -> _Task | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = text.rpartition(b")")[2].split()
+    return _Task(
+        flags=int(fields[_FLAGS_FIELD]), ignored=int(fields[_IGNORED_FIELD]), caught=int(fields[_CAUGHT_FIELD])
+    )
+
+
+def _has_open(pid: int, ino: int) -> bool:
+    """Say whether a process has a file of this number open: ours are hashes of 62 bits, which no other system has."""
+    folder = f"/proc/{pid}/fdinfo"
+    wanted = b"ino:\t%d\n" % ino
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - names are enough, and a busy process has thousands
+    except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
+        return False
+    return any(wanted in _content(f"{folder}/{name}") for name in names)
+
+
+def _content(path: str) -> bytes:
+    # os.open instead of open(): a busy process has thousands of descriptors.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 512)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+
+
+def _children(pid: int, *, most: int = _MOST_CHILDREN) -> Iterator[int]:
+    """Give a process's children and theirs: a redirected output is inherited. Few, or this would cost too much."""
+    waiting = [pid]
+    while waiting and most > 0:
+        parent = waiting.pop()
+        try:
+            tasks = os.listdir(f"/proc/{parent}/task")  # noqa: PTH208 - names are enough
+        except OSError:
+            continue
+        for task in tasks:
+            for child in _content(f"/proc/{parent}/task/{task}/children").split():
+                most -= 1
+                waiting.append(int(child))
+                yield int(child)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open folders: their entries page by page, however many there are.
+
+Answers for handing out each entry once, in a stable order while a folder is open, with few crossings to a thread and a
+few thousand entries in memory at most. Does not know which entries there are.
+
+Threading: belongs to the loop's thread; pages are fetched in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from glancefs.errors import GlancefsError
+from glancefs.fuse.bridge import Bridge
+from glancefs.tree import Entry, EntryKind, ImageTree
+
+_PAGE: Final = 1000
+_KEPT: Final = 2
+"""In pages: the kernel asks again for the entries that did not fit its reader's buffer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An entry of a folder, and the bytes that it takes on disk."""
+
+    entry: Entry
+    allocated: int
+
+
+class FolderHandle:
+    """An open folder."""
+
+    def __init__(self, *, tree: ImageTree, bridge: Bridge, path: str) -> None:
+        self.path: Final = path
+        self._tree: Final = tree
+        self._bridge: Final = bridge
+        self._turn: Final = trio.Lock()
+        self._pages: Iterator[Sequence[Entry]] | None = None
+        self._kept: list[list[Listed]] = []
+        self._first = 0
+        """The place of the first entry that is kept."""
+        self._is_complete = False
+
+    async def at(self, place: int) -> Sequence[Listed]:
+        """Give the entries from a place on, as many as are at hand and at least one; none at the end."""
+        async with self._turn:
+            if place == 0 or place < self._first:
+                self._rewind()
+            while not self._is_complete and place >= self._stop:
+                await self._fetch()
+            start = place - self._first
+            for page in self._kept:
+                if start < len(page):
+                    return page[start:]
+                start -= len(page)
+            return ()
+
+    @property
+    def _stop(self) -> int:
+        return self._first + sum(map(len, self._kept))
+
+    def _rewind(self) -> None:
+        self._pages = None
+        self._kept = []
+        self._first = 0
+        self._is_complete = False
+
+    async def _fetch(self) -> None:
+        if self._pages is None:
+            self._pages = self._tree.list(self.path, page_size=_PAGE)
+        page = await self._bridge.look(_page, self._tree, self._pages)
+        if page is None:
+            self._is_complete = True
+            return
+        if len(self._kept) >= _KEPT:
+            self._first += len(self._kept.pop(0))
+        self._kept.append(page)
+
+
+def _page(tree: ImageTree, pages: Iterator[Sequence[Entry]]) -> list[Listed] | None:
+    entries = next(pages, None)
+    if entries is None:
+        return None
+    return [Listed(entry, allocated(tree, entry)) for entry in entries]
+
+
+def allocated(tree: ImageTree, entry: Entry) -> int:
+    """Give the bytes that an entry takes on disk; its size, where the store can't say."""
+    if entry.kind is EntryKind.IMAGE:
+        with contextlib.suppress(GlancefsError):
+            return tree.allocated(entry)
+    return 0 if entry.kind is EntryKind.QUEUED else entry.size

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel knows of the tree: a number, a path and the attributes for everything that it has looked up.
+
+Answers for exact lookup counts (a forgotten inode is freed, one that is known is not), for which path an inode has, and
+for keeping one number for one file while it turns from a staged file into an image. Attributes are answered from here,
+without a look at the registry. Does not ask the tree for anything.
+
+A listing of 100,000 images makes as many inodes, so an inode keeps what `stat` needs and no more; whole entries are
+kept for the latest few only.
+
+Threading: belongs to the loop's thread.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from glancefs.fuse.statistics import Statistics
+from glancefs.tree import Entry, EntryKind
+from glancefs.tree.entries import inode_number
+
+if TYPE_CHECKING:
+    from glancefs.fuse.staged import StagedFile
+
+ROOT: Final = 1
+ROOT_KEY: Final = "folder:"
+_RECENT: Final = 4096
+"""Of how many inodes the whole entry is kept."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Inode:
+    """Something that the kernel has looked up."""
+
+    ino: int
+    key: str
+    path: str
+    kind: EntryKind
+    size: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    mode: int = 0
+    allocated: int = 0
+    lookups: int = 0
+    """How many times the kernel was told of it, less what it has forgotten."""
+    uses: int = 0
+    """By how many of our own open files and running requests it is held."""
+    is_gone: bool = False
+    """Removed; whoever has it open goes on."""
+    file: StagedFile | None = None
+    """The staged file that it is, or was until it became an image."""
+    other_keys: list[str] = field(default_factory=list)
+
+
+class Inodes:
+    """The inodes of one mount; the root is always there."""
+
+    def __init__(self, *, statistics: Statistics) -> None:
+        self._statistics: Final = statistics
+        self.root: Final = Inode(ino=ROOT, key=ROOT_KEY, path="", kind=EntryKind.FOLDER, mode=0o755, lookups=1)
+        self._by_number: Final[dict[int, Inode]] = {ROOT: self.root}
+        self._by_path: Final[dict[str, Inode]] = {"": self.root}
+        self._bound: Final[dict[str, Inode]] = {ROOT_KEY: self.root}
+        self._recent: Final[OrderedDict[int, Entry]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def get(self, ino: int) -> Inode | None:
+        """Give the inode of this number."""
+        return self._by_number.get(ino)
+
+    def at(self, path: str) -> Inode | None:
+        """Give the inode that is known to be at a path."""
+        return self._by_path.get(path)
+
+    def of_key(self, key: str) -> Inode | None:
+        """Give the inode of what has this `Entry.key`."""
+        return self._bound.get(key) or self._by_number.get(inode_number(key))
+
+    # ---- what the tree told
+
+    def see(self, entry: Entry, *, allocated: int, is_listed: bool = False) -> Inode:
+        """Give the inode for an entry, made or brought up to date; the kernel is not yet told of it."""
+        inode = self.of_key(entry.key)
+        if inode is None:
+            number = inode_number(entry.key)
+            inode = self._by_number[number] = Inode(ino=number, key=entry.key, path=entry.path, kind=entry.kind)
+            self._statistics.inodes = len(self._by_number)
+            self._by_path[entry.path] = inode
+        elif inode.path != entry.path or inode.is_gone:
+            self.move(inode, entry.path)
+        self.refresh(inode, entry, allocated=allocated)
+        if not is_listed:
+            self.remember(inode, entry)
+        return inode
+
+    def make(self, key: str, path: str, kind: EntryKind) -> Inode:
+        """Make an inode for a file to be; nothing is at its path before `move` says so."""
+        number = inode_number(key)
+        inode = self._by_number[number] = Inode(ino=number, key=key, path=path, kind=kind, mode=0o644)
+        self._statistics.inodes = len(self._by_number)
+        return inode
+
+    def refresh(self, inode: Inode, entry: Entry, *, allocated: int) -> None:
+        """Take an entry's attributes over."""
+        if inode.ino == ROOT:
+            inode.mtime_ns, inode.ctime_ns = entry.mtime_ns, entry.ctime_ns
+            return
+        if entry.key != inode.key and entry.key not in inode.other_keys:
+            self.bind(entry.key, inode)
+        inode.is_gone = False
+        inode.kind = entry.kind
+        inode.size = entry.size
+        inode.mtime_ns = entry.mtime_ns
+        inode.ctime_ns = entry.ctime_ns
+        inode.mode = entry.mode
+        inode.allocated = allocated
+
+    def remember(self, inode: Inode, entry: Entry) -> None:
+        """Keep an inode's whole entry, for a while."""
+        self._recent[inode.ino] = entry
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+
+    def entry_of(self, inode: Inode) -> Entry | None:
+        """Give the entry that was remembered."""
+        return self._recent.get(inode.ino)
+
+    def distrust(self, inode: Inode) -> None:
+        """Forget the entry that was remembered: it has changed."""
+        self._recent.pop(inode.ino, None)
+
+    def bind(self, key: str, inode: Inode) -> None:
+        """Let an inode stand for another key too: a staged file's, and then that of the image which it became."""
+        other = self._bound.get(key)
+        if other is not None and other is not inode:
+            other.other_keys.remove(key)
+        self._bound[key] = inode
+        if key not in inode.other_keys:
+            inode.other_keys.append(key)
+
+    # ---- where things are
+
+    def move(self, inode: Inode, path: str) -> None:
+        """Say that an inode is at this path from here on, and whatever was there is not."""
+        if self._by_path.get(inode.path) is inode:
+            del self._by_path[inode.path]
+        inode.path = path
+        inode.is_gone = False
+        self._by_path[path] = inode
+        self.distrust(inode)
+
+    def move_below(self, old: str, new: str) -> None:
+        """Say that a folder was moved, and all below it; each folder keeps its number under its new key."""
+        below = f"{old}/"
+        for inode in [inode for path, inode in self._by_path.items() if path == old or path.startswith(below)]:
+            self.move(inode, new + inode.path[len(old) :])
+            if inode.kind is EntryKind.FOLDER:
+                self.bind(f"folder:{inode.path}", inode)
+
+    def leave(self, path: str) -> Inode | None:
+        """Say that nothing is known to be at a path, without saying that what was there is gone."""
+        return self._by_path.pop(path, None)
+
+    def lose(self, inode: Inode) -> None:
+        """Say that an inode is gone: nothing is at its path, and who has it open goes on."""
+        if inode.ino == ROOT:
+            return
+        if self._by_path.get(inode.path) is inode:
+            del self._by_path[inode.path]
+        inode.is_gone = True
+        self.distrust(inode)
+
+    # ---- what the kernel holds
+
+    def count(self, inode: Inode) -> None:
+        """Count that the kernel is told of an inode once more."""
+        inode.lookups += 1
+
+    def forget(self, ino: int, lookups: int) -> Inode | None:
+        """Take back what was counted. Gives the inode if it was freed; an unknown number is fine."""
+        inode = self._by_number.get(ino)
+        if inode is None or ino == ROOT:
+            return None
+        inode.lookups = max(0, inode.lookups - lookups)
+        return inode if self.free_if_unused(inode) else None
+
+    def free_if_unused(self, inode: Inode) -> bool:
+        """Free an inode that neither the kernel nor an open file holds."""
+        if inode.lookups or inode.uses or inode.ino == ROOT:
+            return False
+        if self._by_number.get(inode.ino) is inode:
+            del self._by_number[inode.ino]
+        if self._by_path.get(inode.path) is inode:
+            del self._by_path[inode.path]
+        for key in inode.other_keys:
+            if self._bound.get(key) is inode:
+                del self._bound[key]
+        self.distrust(inode)
+        self._statistics.inodes = len(self._by_number)
+        return True
+
+    def __iter__(self) -> Iterator[Inode]:
+        return iter(self._by_number.values())

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A mount from its beginning to its end: the loop, its signals, and what is finished before the process ends.
+
+Answers for the order of things. At the start: the kernel is answered, then read-ahead is raised (the kernel would
+clamp it back before), then the mount is called ready. At the end: no new requests, what is complete becomes an image,
+changes under way are waited for, then the process goes. Does not fork and does not log: `glancefs.fuse.daemon` does.
+
+Threading: `serve` is the main thread's; it owns the event loop.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import pyfuse3
+import trio
+
+from glancefs.errors import ConfigError, GlancefsError
+from glancefs.fuse import table
+from glancefs.fuse.attributes import Appearance
+from glancefs.fuse.bridge import Bridge, Deadlines, open_bridge
+from glancefs.fuse.changes import Watcher
+from glancefs.fuse.inodes import Inodes
+from glancefs.fuse.operations import Operations
+from glancefs.fuse.options import MountOptions
+from glancefs.fuse.publishing import Publisher
+from glancefs.fuse.statistics import Statistics
+from glancefs.tree import ImageTree
+
+_log = logging.getLogger(__name__)
+
+_MOST_REQUESTS: Final = 99
+"""How many requests are answered at once; a request that waits for a store holds one of these places."""
+_BUSY_PATIENCE: Final = 10.0
+"""Seconds for which a signalled mount waits for files that are open before it is detached."""
+
+
+class Session:
+    """One mount."""
+
+    def __init__(
+        self,
+        *,
+        tree: ImageTree,
+        point: Path,
+        source: str,
+        options: MountOptions,
+        statistics: Statistics,
+        ready: Callable[[], None],
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        """``ready`` is called once the mount answers. ``point`` is absolute and free (`table.check_free`)."""
+        self._tree: Final = tree
+        self._point: Final = point
+        self._source: Final = source
+        self._options: Final = options
+        self._statistics: Final = statistics
+        self._ready: Final = ready
+        self._deadlines: Final = deadlines
+
+    def serve(self) -> None:
+        """Mount, answer the kernel until the mount is taken away or a signal comes, and finish.
+
+        Raises ConfigError when it can't be mounted.
+        """
+        trio.run(self._serve)
+
+    async def _serve(self) -> None:
+        async with open_bridge(statistics=self._statistics, deadlines=self._deadlines) as bridge:
+            inodes = Inodes(statistics=self._statistics)
+            inodes.refresh(inodes.root, await bridge.look(self._tree.lookup, ""), allocated=0)
+            publisher = Publisher(
+                tree=self._tree,
+                bridge=bridge,
+                inodes=inodes,
+                statistics=self._statistics,
+                settle_after=self._options.settle,
+            )
+            watcher = Watcher(tree=self._tree, bridge=bridge, inodes=inodes, statistics=self._statistics)
+            operations = Operations(
+                tree=self._tree,
+                bridge=bridge,
+                inodes=inodes,
+                publisher=publisher,
+                watcher=watcher,
+                appearance=self._appearance(),
+                statistics=self._statistics,
+                read_only=self._options.read_only,
+            )
+            async with self._mounted(operations):
+                await self._answer(bridge, watcher)
+            await operations.files.finish()
+
+    @asynccontextmanager
+    async def _mounted(self, operations: Operations) -> AsyncIterator[None]:
+        words = {f"fsname={self._source}", f"subtype={table.SUBTYPE}", "default_permissions", *self._options.libfuse}
+        try:
+            pyfuse3.init(operations, str(self._point), words)
+        except RuntimeError as error:
+            message = f"{self._point} can't be mounted: {error}."
+            raise ConfigError(message) from None
+        try:
+            yield
+        finally:
+            pyfuse3.close()
+
+    async def _answer(self, bridge: Bridge, watcher: Watcher) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def main() -> None:
+                await pyfuse3.main(1, _MOST_REQUESTS)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(main)
+            nursery.start_soon(watcher.run)
+            # Returns once the kernel's first request is answered.
+            await bridge.look(os.statvfs, self._point)
+            self._read_ahead()
+            nursery.start_soon(self._heed_signals)
+            self._ready()
+
+    def _appearance(self) -> Appearance:
+        said = self._options
+        return Appearance(
+            uid=said.uid,
+            gid=said.gid,
+            umask=said.umask,
+            attr_timeout=said.attr_timeout,
+            entry_timeout=said.entry_timeout,
+        )
+
+    def _read_ahead(self) -> None:
+        mounted = table.mounted_at(self._point)
+        if mounted is None or not self._options.read_ahead:
+            return
+        try:
+            Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(str(self._options.read_ahead))
+        except OSError as error:
+            # Only root may; the mount is slower without, and right.
+            _log.info("read-ahead stays as it is: %s", error)
+
+    async def _heed_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as arrived:
+            async for number in arrived:
+                if number == signal.SIGUSR1:
+                    _log.info("%s", self._statistics.line())
+                else:
+                    await self._take_away()
+                    return
+
+    async def _take_away(self) -> None:
+        """Unmount; who has files open gets a while to close them, and then keeps an unreachable mount."""
+        with trio.move_on_after(_BUSY_PATIENCE) as patience:
+            while True:
+                try:
+                    await trio.to_thread.run_sync(table.unmount, self._point, abandon_on_cancel=True)
+                except OSError as error:
+                    if error.errno != errno.EBUSY:
+                        _log.warning("%s can't be unmounted: %s", self._point, error)
+                        break
+                    await trio.sleep(0.1)
+                except GlancefsError as error:
+                    _log.warning("%s can't be unmounted: %s", self._point, error)
+                    break
+                else:
+                    return
+        if patience.cancelled_caught:
+            _log.warning("Somebody still has files of %s open; it is detached.", self._point)
+        pyfuse3.terminate()

@@ -1,0 +1,470 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The requests of the kernel, each answered from the inodes or the tree.
+
+Answers for every operation of FUSE that pyfuse3 knows: one that is left out would be switched off for good. Names,
+attributes and folders are here; open files are in `glancefs.fuse.files`. Holds no rule about images: `glancefs.tree`
+does, and an operation that means nothing for images is refused with the errno that programs take for that.
+
+Threading: belongs to the loop's thread; blocking calls cross the bridge.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import select
+from collections.abc import Sequence
+from functools import partial
+from itertools import count
+from typing import Final
+
+import pyfuse3
+import trio
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, SetattrFields, StatvfsData
+
+from glancefs import paths
+from glancefs.errors import PathNotFound
+from glancefs.fuse.attributes import Appearance, file_system
+from glancefs.fuse.bridge import Bridge
+from glancefs.fuse.changes import Watcher
+from glancefs.fuse.files import OpenFiles
+from glancefs.fuse.folders import FolderHandle, Listed, allocated
+from glancefs.fuse.guard import guarded
+from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.fuse.publishing import Publisher
+from glancefs.fuse.statistics import Statistics
+from glancefs.stores.base import Space
+from glancefs.tree import Entry, EntryKind, ImageTree
+
+_log = logging.getLogger(__name__)
+
+ATTRIBUTES: Final = b"user.glance."
+"""What the names of the extended attributes that are kept begin with."""
+PID_ATTRIBUTE: Final = b"user.glance.mount.pid"
+"""On the root: which process serves the mount, for who waits for its end."""
+_OWN: Final = ".glance"
+_SPACE_FOR: Final = 1.0
+"""Seconds for which the room in the store is taken for what it was."""
+_FIRST: Final = 3
+"""The place that follows those of ``.`` and ``..`` in a folder."""
+
+
+class Operations(pyfuse3.Operations):
+    """One mount. Handlers are called by pyfuse3; `report` and `statistics` serve the guard around them."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = False
+
+    def __init__(
+        self,
+        *,
+        tree: ImageTree,
+        bridge: Bridge,
+        inodes: Inodes,
+        publisher: Publisher,
+        watcher: Watcher,
+        appearance: Appearance,
+        statistics: Statistics,
+        read_only: bool = False,
+    ) -> None:
+        super().__init__()
+        self.statistics = statistics
+        self.files: Final = OpenFiles(
+            tree=tree, bridge=bridge, inodes=inodes, publisher=publisher, statistics=statistics
+        )
+        self._tree: Final = tree
+        self._bridge: Final = bridge
+        self._inodes: Final = inodes
+        self._publisher: Final = publisher
+        self._watcher: Final = watcher
+        self._appearance: Final = appearance
+        self._read_only: Final = read_only
+        self._numbers: Final = count(1)
+        self._folders: Final[dict[int, FolderHandle]] = {}
+        self._space: tuple[float, Space | None] | None = None
+
+    def report(self, request: str, about: object, error: BaseException) -> None:
+        """Tell people why a request failed, in ``.glance/errors`` and in the log."""
+        inode = None
+        if isinstance(about, int):
+            inode = self.files.inode_of(about) if request in _OF_OPEN_FILES else self._inodes.get(about)
+        self._tree.report(f"{inode.path or '/'} ({request})" if inode else request, error)
+
+    # ---- names
+
+    @guarded
+    async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """Find a name in a folder."""
+        path = self._path(parent_inode, name)
+        inode = self._remembered(path)
+        if inode is None:
+            try:
+                inode = await self._look(path)
+            except PathNotFound:
+                self._watcher.was_absent(path, until=trio.current_time() + self._appearance.entry_timeout)
+                return self._appearance.nothing()
+        replacement = self.files.replacements.give(ctx.pid, inode)
+        return self._told(replacement or inode)
+
+    @guarded
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Free what the kernel has forgotten; there is no answer."""
+        for ino, lookups in inode_list:
+            inode = self._inodes.forget(ino, lookups)
+            if inode is not None:
+                self.files.replacements.forget(inode)
+                if inode.file is not None:
+                    self._publisher.drop(inode.file)
+
+    @guarded
+    async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        """Make a folder."""
+        del mode, ctx
+        self._check_writable()
+        path = self._path(parent_inode, name)
+        entry = await self._bridge.change(self._tree.make_folder, path)
+        self._changed_names(path)
+        return self._told(self._see(entry))
+
+    @guarded
+    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Remove a file."""
+        del ctx
+        self._check_writable()
+        path = self._path(parent_inode, name)
+        entry = await self._bridge.change(self._tree.remove, path)
+        inode = self._inodes.of_key(entry.key) or self._inodes.at(path)
+        if inode is not None:
+            self._inodes.lose(inode)
+            if inode.file is not None and not inode.file.is_staged:
+                inode.file.wake()
+                await self._publisher.let_go(inode.file)
+
+    @guarded
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Remove an empty folder."""
+        del ctx
+        self._check_writable()
+        path = self._path(parent_inode, name)
+        await self._bridge.change(self._tree.remove_folder, path)
+        if (inode := self._inodes.at(path)) is not None:
+            self._inodes.lose(inode)
+
+    @guarded
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        """Move a file or folder; a dot-file that gets a plain name becomes an image."""
+        del ctx
+        self._check_writable()
+        if flags & ~pyfuse3.RENAME_NOREPLACE:
+            raise FUSEError(errno.EINVAL)
+        old = self._path(parent_inode_old, name_old)
+        new = self._path(parent_inode_new, name_new)
+        moved = self._inodes.at(old)
+        if moved is not None and moved.file is not None:
+            await moved.file.window.drain()
+        size = moved.file.size if moved is not None and moved.file is not None else 0
+        work = partial(self._tree.rename, old, new, replace=not flags & pyfuse3.RENAME_NOREPLACE)
+        entry = await self._bridge.write(work, size=size)
+        replaced = self._inodes.at(new)
+        self._renamed(moved, old, new, entry)
+        for inode in (moved, replaced):
+            if inode is not None and inode.file is not None:
+                await self._publisher.let_go(inode.file)
+
+    def _renamed(self, moved: Inode | None, old: str, new: str, entry: Entry) -> None:
+        self._changed_names(new)
+        replaced = self._inodes.at(new)
+        if moved is None:
+            return
+        if replaced is not None and replaced is not moved:
+            self._inodes.lose(replaced)
+        if moved.kind is EntryKind.FOLDER:
+            self._inodes.move_below(old, new)
+            return
+        self._inodes.move(moved, new)
+        if moved.file is not None and entry.image is not None and moved.kind is EntryKind.STAGED:
+            moved.file.wake()
+            self._publisher.became(moved.file, entry.image)
+        self._inodes.refresh(moved, entry, allocated=moved.allocated)
+
+    @guarded
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """Refuse: an image has one name."""
+        raise FUSEError(errno.EPERM)
+
+    @guarded
+    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        """Refuse: there are no links but those of ``.glance``."""
+        raise FUSEError(errno.EPERM)
+
+    @guarded
+    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+        """Refuse: images are no devices, pipes or sockets."""
+        raise FUSEError(errno.EPERM)
+
+    @guarded
+    async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
+        """Give the target of a link of ``.glance``."""
+        del ctx
+        entry = await self.files.entry_of(self._inode(inode))
+        return (await self._bridge.look(self._tree.read_link, entry)).encode()
+
+    # ---- attributes
+
+    @guarded
+    async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
+        """Give the attributes, from memory."""
+        del ctx
+        return self._appearance.attributes(self._inode(inode))
+
+    @guarded
+    async def setattr(
+        self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        """Change size or times. Modes and owners are accepted and change nothing."""
+        self._check_writable()
+        known = self._inode(inode)
+        if fields.update_size:
+            await self.files.truncate(known, attr.st_size, fh, ctx.pid)
+        if fields.update_mtime and not known.is_gone:
+            entry = await self.files.entry_of(known)
+            changed = await self._bridge.change(self._tree.set_times, entry, attr.st_mtime_ns)
+            self._inodes.refresh(known, changed, allocated=known.allocated)
+            self._inodes.distrust(known)
+        return self._appearance.attributes(known)
+
+    @guarded
+    async def access(self, inode: int, mode: int, ctx: RequestContext) -> bool:
+        """Say yes: the kernel checks modes itself, and the tree knows whose images these are."""
+        return True
+
+    @guarded
+    async def statfs(self, ctx: RequestContext) -> StatvfsData:
+        """Tell the room in the store."""
+        del ctx
+        now = trio.current_time()
+        if self._space is None or self._space[0] < now:
+            self._space = (now + _SPACE_FOR, await self._bridge.look(self._tree.space))
+        return file_system(self._space[1])
+
+    # ---- extended attributes
+
+    @guarded
+    async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
+        """Give an attribute; those of others are refused without a look, since every write asks for one."""
+        del ctx
+        if not name.startswith(ATTRIBUTES):
+            raise FUSEError(errno.EOPNOTSUPP)
+        if name == PID_ATTRIBUTE and inode == pyfuse3.ROOT_INODE:
+            return str(self.statistics.pid).encode()
+        entry = await self.files.entry_of(self._inode(inode))
+        return await self._bridge.look(self._tree.get_xattr, entry, name.decode("utf-8", "replace"))
+
+    @guarded
+    async def listxattr(self, inode: int, ctx: RequestContext) -> Sequence[bytes]:
+        """Name the attributes."""
+        del ctx
+        known = self._inode(inode)
+        if known.kind in {EntryKind.FOLDER, EntryKind.LINK, EntryKind.DOCUMENT}:
+            return ()
+        entry = await self.files.entry_of(known)
+        return [name.encode() for name in await self._bridge.look(self._tree.list_xattrs, entry)]
+
+    @guarded
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        """Set an attribute; ``user.glance.status`` may publish, ``user.glance.name`` renames."""
+        del ctx
+        if not name.startswith(ATTRIBUTES):
+            raise FUSEError(errno.EOPNOTSUPP)
+        self._check_writable()
+        known = self._inode(inode)
+        if known.file is not None:
+            await known.file.window.drain()
+        entry = await self.files.entry_of(known)
+        is_open = known.file is not None and known.file.writers > 0
+        work = partial(self._tree.set_xattr, entry, name.decode("utf-8", "replace"), value, is_open=is_open)
+        self._set(known, await self._bridge.write(work, size=known.file.size if known.file else 0))
+
+    @guarded
+    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Remove an attribute."""
+        del ctx
+        if not name.startswith(ATTRIBUTES):
+            raise FUSEError(errno.EOPNOTSUPP)
+        self._check_writable()
+        known = self._inode(inode)
+        entry = await self.files.entry_of(known)
+        work = partial(self._tree.remove_xattr, entry, name.decode("utf-8", "replace"))
+        self._set(known, await self._bridge.change(work))
+
+    def _set(self, inode: Inode, entry: Entry) -> None:
+        self._inodes.distrust(inode)
+        file = inode.file
+        if file is not None and inode.kind is EntryKind.STAGED and entry.image is not None and not file.is_staged:
+            file.wake()
+            self._publisher.became(file, entry.image)
+        elif entry.path == inode.path:
+            self._inodes.refresh(inode, entry, allocated=inode.allocated)
+
+    # ---- folders
+
+    @guarded
+    async def opendir(self, inode: int, ctx: RequestContext) -> int:
+        """Open a folder."""
+        del ctx
+        number = next(self._numbers)
+        self._folders[number] = FolderHandle(tree=self._tree, bridge=self._bridge, path=self._inode(inode).path)
+        self.statistics.open_folders = len(self._folders)
+        return number
+
+    @guarded
+    async def readdir(self, fh: int, start_id: int, token: ReaddirToken) -> None:
+        """Hand out entries with their attributes, from a place on, until the kernel has enough."""
+        folder = self._folders[fh]
+        for place, name in ((1, b"."), (2, b"..")):
+            if start_id < place and not pyfuse3.readdir_reply(token, name, self._dots(folder), place):
+                return
+        place = max(start_id, _FIRST - 1) - (_FIRST - 1)
+        while entries := await folder.at(place):
+            for listed in entries:
+                place += 1
+                if not self._list(token, listed, place + _FIRST - 1):
+                    return
+
+    def _dots(self, folder: FolderHandle) -> EntryAttributes:
+        return self._appearance.attributes(self._inodes.at(folder.path) or self._inodes.root)
+
+    def _list(self, token: ReaddirToken, listed: Listed, next_place: int) -> bool:
+        inode = self._see(listed.entry, allocated=listed.allocated, is_listed=True)
+        shown = self._appearance.attributes(inode)
+        if pyfuse3.readdir_reply(token, listed.entry.name.encode(), shown, next_place):
+            self._inodes.count(inode)
+            return True
+        self._inodes.free_if_unused(inode)
+        return False
+
+    @guarded
+    async def releasedir(self, fh: int) -> None:
+        """Let go of an open folder."""
+        self._folders.pop(fh, None)
+        self.statistics.open_folders = len(self._folders)
+
+    @guarded
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:  # noqa: FBT001 - as pyfuse3 calls it
+        """Do nothing: names are durable when they are made."""
+
+    # ---- open files
+
+    @guarded
+    async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
+        """Open a file."""
+        if flags & _WRITING:
+            self._check_writable()
+        return await self.files.open(self._inode(inode), flags, ctx.pid)
+
+    @guarded
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        """Make a file and open it."""
+        del mode
+        self._check_writable()
+        path = self._path(parent_inode, name)
+        opened, inode = await self.files.create(path, flags, ctx.pid)
+        self._changed_names(path)
+        return opened, self._told(inode)
+
+    @guarded
+    async def read(self, fh: int, off: int, size: int) -> memoryview | bytes:  # type: ignore[override] # any buffer will do
+        """Give bytes; the answer is used before the loop runs again."""
+        data = await self.files.handle(fh).read(off, size)
+        self.statistics.bytes_read += len(data)
+        return data
+
+    @guarded
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """Take bytes."""
+        return await self.files.write(fh, off, buf)
+
+    @guarded
+    async def flush(self, fh: int) -> None:
+        """Answer a close(2); the last one makes an image."""
+        await self.files.flush(fh)
+
+    @guarded
+    async def release(self, fh: int) -> None:
+        """Let go of an open file."""
+        await self.files.release(fh)
+
+    @guarded
+    async def fsync(self, fh: int, datasync: bool) -> None:  # noqa: FBT001 - as pyfuse3 calls it
+        """Bring what was written to the disk."""
+        del datasync
+        await self.files.sync(fh)
+
+    @guarded
+    async def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: RequestContext) -> int:
+        """Say that files are always ready."""
+        return select.POLLIN | select.POLLOUT
+
+    # ---- between names and inodes
+
+    def _inode(self, ino: int) -> Inode:
+        inode = self._inodes.get(ino)
+        if inode is None:
+            raise FUSEError(errno.ESTALE)
+        return inode
+
+    def _path(self, parent: int, name: bytes) -> str:
+        folder = self._inode(parent)
+        if folder.is_gone:
+            raise FUSEError(errno.ENOENT)
+        return paths.join(folder.path, paths.component_from_bytes(name))
+
+    def _remembered(self, path: str) -> Inode | None:
+        """Give what is known to be at a path, while others' changes are being followed."""
+        inode = self._inodes.at(path)
+        if inode is None or inode.is_gone or path.partition("/")[0] == _OWN or not self._watcher.is_fresh:
+            return None
+        return inode
+
+    async def _look(self, path: str) -> Inode:
+        entry, size = await self._bridge.look(_lookup, self._tree, path)
+        return self._see(entry, allocated=size)
+
+    def _see(self, entry: Entry, *, allocated: int = 0, is_listed: bool = False) -> Inode:
+        entry = self._publisher.shown(entry)
+        inode = self._inodes.see(entry, allocated=allocated, is_listed=is_listed)
+        if entry.staged is not None:
+            self._publisher.file_of(entry.staged, inode)
+        return inode
+
+    def _told(self, inode: Inode) -> EntryAttributes:
+        self._inodes.count(inode)
+        return self._appearance.attributes(inode)
+
+    def _changed_names(self, path: str) -> None:
+        self._watcher.is_there(path)
+
+    def _check_writable(self) -> None:
+        if self._read_only:
+            raise FUSEError(errno.EROFS)
+
+
+_OF_OPEN_FILES: Final = frozenset({"read", "write", "flush", "release", "fsync"})
+_WRITING: Final = 0o3 | 0o1000
+"""O_ACCMODE and O_TRUNC."""
+
+
+def _lookup(tree: ImageTree, path: str) -> tuple[Entry, int]:
+    entry = tree.lookup(path)
+    return entry, allocated(tree, entry)

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of a mount, as mount(8) and fstab(5) write them: ``-o ro,uid=1000,attr_timeout=5``.
+
+Answers for which options there are, for refusing others by name, and for parting those that the kernel or libfuse take
+from our own: libfuse refuses many that mount(8) hands on, and accepts one (``max_read``) that kills the mount.
+
+Threading: pure functions and frozen values.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pwd
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from glancefs.errors import ConfigError
+
+_LARGEST_ID: Final = 2**32 - 2
+_LARGEST_READ_AHEAD: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """What was said of a mount."""
+
+    read_only: bool = False
+    uid: int = field(default_factory=os.getuid)
+    """Whose the files seem to be."""
+    gid: int = field(default_factory=os.getgid)
+    umask: int = 0o022
+    """Permission bits that files and folders do not have."""
+    user: str | None = None
+    """As whom images are seen, added and changed; None: as the admin of this machine."""
+    public: bool | None = None
+    """Whether images added here are public; None: as the configuration says."""
+    attr_timeout: float = 60.0
+    entry_timeout: float = 1.0
+    read_ahead: int = 1024
+    """In KiB: how much the kernel reads ahead."""
+    settle: float = 5.0
+    """Seconds without an open handle after which files written by programs that also read are complete."""
+    log: Path | None = None
+    """The file that gets the log; None: standard error, and of a background mount the system's log."""
+    allow_other: bool = False
+    libfuse: frozenset[str] = frozenset()
+    """Options that the kernel and libfuse take."""
+
+
+def _number(most: int, base: int = 10) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        number = int(text, base)
+        if not 0 <= number <= most:
+            raise ValueError
+        return number
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError
+    return seconds
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text)).absolute()
+
+
+_OURS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = MappingProxyType(
+    {
+        "uid": ("a user's number", _number(_LARGEST_ID)),
+        "gid": ("a group's number", _number(_LARGEST_ID)),
+        "umask": ("an octal number such as 022", _number(0o777, 8)),
+        "user": ("a user's name", _text),
+        "attr_timeout": ("seconds", _seconds),
+        "entry_timeout": ("seconds", _seconds),
+        "read_ahead": ("a number of KiB", _number(_LARGEST_READ_AHEAD)),
+        "settle": ("seconds", _seconds),
+        "log": ("a path", _path),
+    }
+)
+"""Our own with a value: what they take, and how it is read."""
+
+_FLAGS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
+    {
+        "ro": {"read_only": True},
+        "rw": {"read_only": False},
+        "public": {"public": True},
+        "private": {"public": False},
+        "allow_other": {"allow_other": True},
+    }
+)
+
+_LIBFUSE: Final = frozenset(
+    {
+        *("allow_root", "auto_unmount", "default_permissions", "noatime", "nodev", "noexec", "nosuid", "sync"),
+        *("dirsync", "dev", "exec", "suid"),
+    }
+)
+
+_SWALLOWED: Final = frozenset(
+    {
+        *("defaults", "auto", "noauto", "users", "nouser", "owner", "group", "nofail", "_netdev", "atime", "async"),
+        *("relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "diratime"),
+        *("nodiratime", "mand", "nomand", "nonempty"),
+    }
+)
+"""What mount(8) and systemd say to each other, or what changes nothing for images."""
+_SWALLOWED_PREFIXES: Final = ("x-", "comment=", "helper=")
+_FORGIVEN_IF_NOT_ROOT: Final = frozenset({"dev", "suid"})
+
+
+def read_options(texts: Iterable[str]) -> MountOptions:
+    """Read options, comma-separated; a later one wins. Raises ConfigError for an unknown one or a wrong value."""
+    said: dict[str, Any] = {}
+    passed: set[str] = set()
+    for word in _words(texts):
+        name, equals, value = word.partition("=")
+        if word in _FLAGS:
+            said |= _FLAGS[word]
+        elif name in _OURS and equals:
+            said[name] = _value(name, value)
+        elif word in _LIBFUSE:
+            passed.add(word)
+        elif word == "user" or word in _SWALLOWED or word.startswith(_SWALLOWED_PREFIXES):
+            continue
+        else:
+            raise ConfigError(_unknown(word))
+    if said.get("read_only"):
+        passed.add("ro")
+    if said.get("allow_other"):
+        passed.add("allow_other")
+    if os.getuid():
+        passed -= _FORGIVEN_IF_NOT_ROOT
+    return replace(MountOptions(), **said, libfuse=frozenset(passed))
+
+
+def _words(texts: Iterable[str]) -> Iterator[str]:
+    """Split at commas; a backslash in front of a comma makes it part of a value, as fstab(5) users expect."""
+    for text in texts:
+        word = ""
+        escaped = False
+        for letter in text:
+            if escaped:
+                word += letter if letter in ",\\" else f"\\{letter}"
+                escaped = False
+            elif letter == "\\":
+                escaped = True
+            elif letter == ",":
+                if word:
+                    yield word
+                word = ""
+            else:
+                word += letter
+        if word:
+            yield word
+
+
+def _value(name: str, text: str) -> Any:  # noqa: ANN401 - each option has a type of its own
+    kind, read = _OURS[name]
+    if name in {"uid", "gid"} and not text.isdigit():
+        return _id_of(name, text)
+    try:
+        return read(text)
+    except ValueError:
+        message = f"The mount option {name} takes {kind}, not {text[:80]!r}."
+        raise ConfigError(message) from None
+
+
+def _id_of(name: str, text: str) -> int:
+    try:
+        entry = pwd.getpwnam(text)
+    except KeyError:
+        message = f"The mount option {name} takes {_OURS[name][0]} or a user's name, not {text[:80]!r}."
+        raise ConfigError(message) from None
+    return entry.pw_uid if name == "uid" else entry.pw_gid
+
+
+def _unknown(word: str) -> str:
+    name = word.partition("=")[0]
+    if name in _OURS:
+        return f"The mount option {name} takes {_OURS[name][0]}: {name}=…"
+    near = get_close_matches(name, [*_OURS, *_FLAGS, *_LIBFUSE], n=1)
+    hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted([*_OURS, *_FLAGS, *_LIBFUSE]))}."
+    return f"{name[:80]!r} is no mount option{hint}"

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes between the kernel and the store, so that few requests cost a crossing to a thread.
+
+Answers for three windows. `PageWindow` answers reads of real files at once where the page cache has them, and has one
+buffer for all of them. `StreamWindow` reads stores without real files in pieces larger than the kernel asks for.
+`WriteWindow` gathers what is written in a run, writes behind, and keeps the order of writes.
+
+A short answer to a read means the end of the file to the kernel, so no window ever gives one before the end.
+
+Threading: belongs to the loop's thread; blocking calls cross the bridge.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from glancefs.errors import DataMissing
+from glancefs.fuse.bridge import Bridge
+from glancefs.fuse.statistics import Statistics
+
+LARGEST_REQUEST: Final = 1 << 20
+"""In bytes: the most that Linux asks for, or hands over, in one request."""
+
+_READ_AHEAD: Final = 8 * LARGEST_REQUEST
+_STREAM_WINDOW: Final = 4 * LARGEST_REQUEST
+_BEHIND: Final = 2
+"""How many full buffers may wait to be written."""
+
+
+Piece = tuple[int, bytes | memoryview]
+"""Bytes, and the offset at which they belong."""
+
+
+class PageWindow:
+    """Reads of real files. One for a whole mount: its buffer is handed to the kernel before the loop runs again."""
+
+    def __init__(self, *, bridge: Bridge, statistics: Statistics) -> None:
+        self._bridge: Final = bridge
+        self._statistics: Final = statistics
+        self._buffer: Final = memoryview(bytearray(LARGEST_REQUEST))
+
+    async def read(self, descriptor: int, offset: int, size: int) -> memoryview | bytes:
+        """Give ``size`` bytes, which must be there. The answer is good until the next await.
+
+        Raises DataMissing when the file ends before, OSError.
+        """
+        view = self._buffer[:size]
+        if len(view) < size:
+            return await self._bridge.read(_read_all, descriptor, offset, size)
+        try:
+            # preadv2(2), RWF_NOWAIT: what is not in the page cache is left out, so the loop never waits for a disk.
+            had = os.preadv(descriptor, (view,), offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            had = 0
+        if had == size:
+            self._statistics.cache_hits += 1
+            return view
+        head = bytes(view[:had])
+        rest = await self._bridge.read(_read_all, descriptor, offset + had, size - had)
+        return head + rest if head else rest
+
+
+def _read_all(descriptor: int, offset: int, size: int) -> bytes:
+    pieces = []
+    while size:
+        piece = os.pread(descriptor, size, offset)
+        if not piece:
+            message = f"The data end at byte {offset}, {size} bytes too early."
+            raise DataMissing(message)
+        pieces.append(piece)
+        offset += len(piece)
+        size -= len(piece)
+    # Starts what comes next on its way, so that it is found in the page cache.
+    os.posix_fadvise(descriptor, offset, _READ_AHEAD, os.POSIX_FADV_WILLNEED)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class StreamWindow:
+    """Reads of one open image whose store has no real files: a piece at a time, kept until another is wanted."""
+
+    def __init__(self, *, bridge: Bridge, read_at: Callable[[int, int], bytes]) -> None:
+        self._bridge: Final = bridge
+        self._read_at: Final = read_at
+        self._turn: Final = trio.Lock()
+        self._start = 0
+        self._piece = b""
+
+    async def read(self, offset: int, size: int) -> memoryview | bytes:
+        """Give ``size`` bytes, which must be there. Raises as the store's reader does."""
+        async with self._turn:
+            if not self._start <= offset <= offset + size <= self._start + len(self._piece):
+                self._piece = await self._bridge.read(self._read_at, offset, max(size, _STREAM_WINDOW))
+                self._start = offset
+            at = offset - self._start
+            return memoryview(self._piece)[at : at + size]
+
+
+class WriteWindow:
+    """Writes to one staged file: gathered, written behind in their order, and never lost silently.
+
+    When a write fails after it was accepted, every later call raises that error: the file is not what it should be.
+    """
+
+    def __init__(self, *, bridge: Bridge, write_at: Callable[[int, bytes | memoryview], int]) -> None:
+        self._bridge: Final = bridge
+        self._write_at: Final = write_at
+        self._turn: Final = trio.Lock()
+        self._gathered = bytearray()
+        self._start = 0
+        self._waiting: Final[deque[Piece]] = deque()
+        self._progress: Final = trio.Condition()
+        self._is_writing = False
+        self.end = 0
+        """Behind the last byte that was ever accepted."""
+        self.error: BaseException | None = None
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether everything that was accepted has been written."""
+        return not (self._gathered or self._waiting or self._is_writing)
+
+    async def put(self, offset: int, data: bytes) -> None:
+        """Accept bytes at any offset. Raises the error of an earlier write."""
+        async with self._turn:
+            self._check()
+            if self._gathered and offset != self._start + len(self._gathered):
+                await self._hand_over()
+            if len(data) >= LARGEST_REQUEST and not self._gathered:
+                await self._queue(offset, data)
+            else:
+                if not self._gathered:
+                    self._start = offset
+                self._gathered += data
+                if len(self._gathered) >= LARGEST_REQUEST:
+                    await self._hand_over()
+            self.end = max(self.end, offset + len(data))
+
+    async def drain(self) -> None:
+        """Wait until everything is written. Raises the error of a write that failed."""
+        async with self._turn:
+            self._check()
+            if self._gathered:
+                await self._hand_over()
+            async with self._progress:
+                while self._waiting or self._is_writing:
+                    await self._progress.wait()
+            self._check()
+
+    @asynccontextmanager
+    async def rest(self) -> AsyncIterator[Piece | None]:
+        """Hand out what is gathered and not written yet, if anything, for the caller to write in a crossing of its own.
+
+        Meanwhile everybody else waits. An error that leaves the context counts as one of the write. Raises the error of
+        an earlier write.
+        """
+        async with self._turn:
+            self._check()
+            async with self._progress:
+                while self._waiting or self._is_writing:
+                    await self._progress.wait()
+            self._check()
+            piece = (self._start, memoryview(self._gathered)) if self._gathered else None
+            self._gathered = bytearray()
+            self._is_writing = piece is not None
+            try:
+                yield piece
+            except Exception as error:
+                self.error = error if piece is not None else None
+                raise
+            finally:
+                async with self._progress:
+                    self._is_writing = False
+                    self._progress.notify_all()
+
+    def drop(self) -> None:
+        """Give up what is not written yet: nobody will ever want it."""
+        self._gathered = bytearray()
+        self._waiting.clear()
+
+    def cut(self, size: int) -> None:
+        """Say that the file was cut to, or stretched to, a size; call it on a drained window only."""
+        self.end = size
+
+    def _check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, bytearray()
+        await self._queue(self._start, memoryview(gathered))
+
+    async def _queue(self, offset: int, data: bytes | memoryview) -> None:
+        async with self._progress:
+            while len(self._waiting) >= _BEHIND:
+                await self._progress.wait()
+        self._check()
+        self._waiting.append((offset, data))
+        if not self._is_writing:
+            self._is_writing = True
+            self._bridge.start(self._write_behind)
+
+    async def _write_behind(self) -> None:
+        while self._waiting and self.error is None:
+            offset, data = self._waiting.popleft()
+            try:
+                await self._bridge.write(self._write_at, offset, data)
+            except Exception as error:  # noqa: BLE001 - raised again to whoever writes, syncs or closes next
+                self.error = error
+                self._waiting.clear()
+            async with self._progress:
+                self._is_writing = bool(self._waiting) and self.error is None
+                self._progress.notify_all()
+        self._is_writing = False

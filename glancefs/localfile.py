@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An upload that lies complete in a local file: a store that can takes the file over, the others read it.
+
+Answers for handing such a file on, and for having it back when the upload fails. Does not make the file:
+`glancefs.staging` does.
+
+Threading: belongs to one upload.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+from glancefs.stores.base import Source, Store
+
+_log = logging.getLogger(__name__)
+
+
+class LocalFile:
+    """A complete file, open as ``descriptor``, which stays the caller's; nobody writes into it any more.
+
+    Its ``checksum`` is trusted.
+    """
+
+    def __init__(self, *, path: Path, descriptor: int, size: int, checksum: str) -> None:
+        self.path: Final = path
+        self.size: Final = size
+        self.checksum: Final = checksum
+        self._descriptor: Final = descriptor
+        self._position = 0
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Give what comes next, as a `glancefs.stores.base.Source`."""
+        count = os.preadv(self._descriptor, [buffer], self._position)
+        self._position += count
+        return count
+
+    def can_be_adopted(self, store: Store) -> bool:
+        """Say whether the store can take the file over as it is; to be asked while a claim of the store lasts."""
+        folder = store.staging_folder
+        if not store.capabilities.adopts_files or folder is None:
+            return False
+        return folder.stat().st_dev == os.fstat(self._descriptor).st_dev
+
+    def give_back(self) -> None:
+        """Have the file at its path again, as long as its data have some other name."""
+        if self.path.exists():
+            return
+        try:
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                # With a folder's descriptor this is linkat(2), which alone follows such a link (open(2), O_TMPFILE).
+                os.link(f"/proc/self/fd/{self._descriptor}", self.path.name, dst_dir_fd=folder, follow_symlinks=True)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            _log.error("The data of a failed upload are lost, %s can't be made again: %s", self.path, error)
+
+
+def give_back(source: Source) -> None:
+    """Give a local file back whose upload failed; other sources have nothing to be given back."""
+    if isinstance(source, LocalFile):
+        source.give_back()

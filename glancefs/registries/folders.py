@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every registry promises about the tree: which images a folder holds, and the folders made by hand.
+
+Answers for the `FolderRegistry` protocol and the values it speaks in; `glancefs.registries.base` has the rest. Folders
+are there because an image's path leads through them, or because somebody made them; the latter are kept, for each owner
+on their own, and show only to them while nothing that others may see is in them.
+
+Paths are those of `glancefs.paths`; the root is ``""``.
+
+Threading: every method may be called from many threads at once, and from many processes on the same database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from glancefs.model import Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Who looks: public and available images are visible, those that ``viewer`` owns, and with ``sees_all`` all."""
+
+    viewer: str | None = None
+    sees_all: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """A folder. Times are UTC."""
+
+    path: str
+    owner: str | None = None
+    """Who made it by hand; None where nobody did, or nobody whose folder the looker may see."""
+    created_at: datetime | None = None
+    removed_at: datetime | None = None
+    mtime_ns: int | None = None
+    """The time of modification that somebody set, in nanoseconds since the epoch."""
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderPage:
+    """Some of the images of a folder, ordered by name, namesakes by who was there first."""
+
+    images: tuple[Image, ...]
+    marker: str | None
+    """What gives the next page; None: there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What is at a path: perhaps an image and a folder both."""
+
+    image: Image | None
+    folder: Folder | None
+
+
+class FolderRegistry(Protocol):
+    """Keeps the tree."""
+
+    def images_in(self, path: str, view: View, *, after: str | None = None, limit: int = 1000) -> FolderPage:
+        """Give one page of the visible images right in a folder, whatever else the registry holds.
+
+        A folder that is not there holds nothing. Raises InvalidQuery for a marker that is none.
+        """
+        ...
+
+    def folders_in(self, path: str, view: View, *, after: str | None = None, limit: int = 1000) -> Sequence[Folder]:
+        """Give the visible folders right in a folder, from behind the one with the path ``after``, one step each."""
+        ...
+
+    def folder(self, path: str, view: View) -> Folder:
+        """Give a folder. Raises PathNotFound where none is, or none to be seen by this looker."""
+        ...
+
+    def first_named(self, name: str, view: View) -> Image | None:
+        """Give the image that a name means: of the visible ones the looker's own, then the one that was there first."""
+        ...
+
+    def at(self, name: str, view: View) -> Found:
+        """Give what `first_named` gives, and the folder that has the path of this name, in one look."""
+        ...
+
+    def first_of_their_names(self, image_ids: Collection[str], view: View) -> Collection[str]:
+        """Tell which of these visible images are what their names mean, as `first_named` would say."""
+        ...
+
+    def add_folder(self, folder: Folder) -> Folder:
+        """Keep a folder made by hand; the owner must be said. Raises PathTaken if the owner made it before."""
+        ...
+
+    def set_folder_mtime(self, folder: Folder) -> Folder:
+        """Keep a folder's time of modification, and with it the folder if the owner had not made it."""
+        ...
+
+    def remove_folder(self, path: str, view: View, *, removed_at: datetime) -> None:
+        """Remove a hand-made folder of the looker's (with ``sees_all``: everybody's) that looks empty.
+
+        Raises PathNotFound, FolderNotEmpty.
+        """
+        ...
+
+    def move_folder(self, old: str, new: str, view: View, *, moved_at: datetime) -> int:
+        """Give all visible images and hand-made folders at and below a path their new paths, in one transaction.
+
+        What the looker can't see stays where it is. The transaction is as large as the folder: others who write wait
+        for it, some 30 microseconds for every image. Gives how many images were renamed. Raises PathNotFound,
+        Forbidden when a visible image is not the looker's (and not ``sees_all``), FolderNotEmpty when something is in
+        the folder ``new``, PathTooLong when a name would get too long; then nothing is moved.
+        """
+        ...

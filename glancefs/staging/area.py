@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder in which files are staged, shared by all mounts of a store.
+
+::
+
+    FOLDER/SESSION/lock       held (flock(2)) by the one mount whose files these are; the kernel ends that with it
+    FOLDER/SESSION/KEY        the bytes of a staged file
+    FOLDER/SESSION/KEY.json   what is known of it
+
+Answers for which mount has which staged files, for taking over what a dead mount left, and for sweeping what nobody
+came back for. Does not know images.
+
+Threading: every method may be called from many threads and processes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from glancefs.staging.sidecar import SUFFIX, Sidecar, StagedState, read_sidecar, write_sidecar
+from glancefs.staging.upload import StagedUpload, Surroundings
+from glancefs.stores.disk import Disk, border, make_folder
+
+_log = logging.getLogger(__name__)
+
+_SESSION = re.compile(r"[0-9a-f]{16}")
+_KEY = re.compile(r"[0-9a-f]{16}")
+_LOCK: Final = "lock"
+_STORE: Final = "staging"
+_HASHERS: Final = 2
+"""How many files are hashed beside writing at once; more would only slow down those who write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Session:
+    """A folder of staged files whose lock this mount holds."""
+
+    folder: Path
+    descriptor: int
+
+
+class Staging:
+    """The staged files of one mount, in ``folder``, which should be on the store's own file system.
+
+    Files that no mount of their ``user`` has come back for are kept for ``keep_for``. Nothing is made, and no thread
+    started, before the first file is.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        user: str | None,
+        max_upload: int | None = None,
+        keep_for: timedelta = timedelta(days=7),
+    ) -> None:
+        self._folder: Final = folder
+        self._user: Final = user
+        self._keep_for: Final = keep_for
+        self._executor: Final = ThreadPoolExecutor(max_workers=_HASHERS, thread_name_prefix="hash")
+        self._surroundings: Final = Surroundings(executor=self._executor, disk=Disk(), max_upload=max_upload)
+        self._lock: Final = Lock()
+        self._own: _Session | None = None
+        self._taken_over: Final[list[_Session]] = []
+        self._uploads: Final[dict[str, StagedUpload]] = {}
+
+    def create(self, path: str, *, replaces: str | None = None, queued: str | None = None) -> StagedUpload:
+        """Begin an empty file that is to be seen at a path. Raises StoreFull, StoreUnavailable."""
+        with border(_STORE, "beginning a file"):
+            with self._lock:
+                if self._own is None:
+                    self._own = _begin_session(self._folder, self._user)
+                folder = self._own.folder
+            key = secrets.token_hex(8)
+            sidecar = Sidecar(path=path, replaces=replaces, queued=queued)
+            write_sidecar(folder / (key + SUFFIX), sidecar)
+            descriptor = os.open(folder / key, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        return self._upload(folder / key, descriptor, sidecar)
+
+    def recover(self) -> Sequence[StagedUpload]:
+        """Take over what dead mounts of the same user left, as ABORTED, and sweep what is too old.
+
+        Raises StoreUnavailable.
+        """
+        with border(_STORE, "looking for what was left"):
+            recovered: list[StagedUpload] = []
+            for folder in _sessions(self._folder):
+                session = _take_over(folder)
+                if session is None:
+                    continue
+                _sweep(folder, time.time() - self._keep_for.total_seconds())
+                if _user_of(folder) == self._user:
+                    self._taken_over.append(session)
+                    recovered.extend(self._recovered(folder))
+                else:
+                    _end_session(session)
+            return recovered
+
+    def close(self) -> None:
+        """Let go of everything; files that are neither published nor discarded stay for the next mount."""
+        self._executor.shutdown()
+        with self._lock:
+            for upload in self._uploads.values():
+                upload.close()
+            self._uploads.clear()
+            for session in (*self._taken_over, *([self._own] if self._own else ())):
+                _end_session(session)
+            self._taken_over.clear()
+            self._own = None
+
+    def forget(self, upload: StagedUpload) -> None:
+        """Close a file that is published or discarded."""
+        upload.close()
+        with self._lock:
+            self._uploads.pop(upload.key, None)
+
+    def _upload(self, file: Path, descriptor: int, sidecar: Sidecar) -> StagedUpload:
+        upload = StagedUpload(
+            key=file.name, file=file, descriptor=descriptor, sidecar=sidecar, surroundings=self._surroundings
+        )
+        with self._lock:
+            self._uploads[upload.key] = upload
+        return upload
+
+    def _recovered(self, folder: Path) -> Iterator[StagedUpload]:
+        for file in _staged_files(folder):
+            try:
+                sidecar = read_sidecar(file.with_name(file.name + SUFFIX))
+            except (OSError, ValueError) as error:
+                _log.warning("What was known of the staged file %s is lost: %s", file, error)
+                sidecar = Sidecar(path=f"recovered-{file.name}")
+            sidecar = replace(sidecar, state=StagedState.ABORTED, replaces=None, queued=None)
+            try:
+                descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except OSError as error:
+                _log.warning("The staged file %s can't be opened: %s", file, error)
+                continue
+            write_sidecar(file.with_name(file.name + SUFFIX), sidecar)
+            yield self._upload(file, descriptor, sidecar)
+
+
+def _sessions(folder: Path) -> Iterator[Path]:
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        return
+    yield from (folder / name for name in names if _SESSION.fullmatch(name))
+
+
+def _begin_session(folder: Path, user: str | None) -> _Session:
+    """Make a session's folder under a name that nobody takes over, and give it its own once it is locked."""
+    make_folder(folder, sync=False)
+    name = secrets.token_hex(8)
+    draft = folder / f".{name}"
+    draft.mkdir(mode=0o700)
+    descriptor = os.open(draft / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.write(descriptor, json.dumps({"user": user}).encode())
+        draft.rename(folder / name)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return _Session(folder=folder / name, descriptor=descriptor)
+
+
+def _take_over(folder: Path) -> _Session | None:
+    """Take a session whose mount is dead; None where it lives, or is gone."""
+    try:
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        with suppress(OSError):
+            folder.rmdir()
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:
+            return _Session(folder=folder, descriptor=descriptor)
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _end_session(session: _Session) -> None:
+    """Let go of a session, and remove it if nothing is in it."""
+    try:
+        if next(_staged_files(session.folder), None) is None:
+            for file in session.folder.iterdir():
+                file.unlink(missing_ok=True)
+            session.folder.rmdir()
+    except OSError as error:
+        _log.warning("The staging folder %s stays: %s", session.folder, error)
+    finally:
+        os.close(session.descriptor)
+
+
+def _staged_files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if _KEY.fullmatch(path.name):
+            yield path
+
+
+def _user_of(folder: Path) -> str | None:
+    try:
+        user = json.loads((folder / _LOCK).read_bytes())["user"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return user if isinstance(user, str) else None
+
+
+def _sweep(folder: Path, before: float) -> None:
+    """Remove staged files that nobody touched since a time, in seconds since the epoch."""
+    for file in _staged_files(folder):
+        if file.stat().st_mtime < before:
+            _log.info("Removing the staged file %s, which nobody came back for", file)
+            for path in (file, file.with_name(file.name + SUFFIX)):
+                path.unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checksum of a file that is being written, computed beside the writing as long as that goes forward.
+
+Answers for a checksum that is always the file's, in whatever order it was written: what comes in ascending order is
+hashed by a thread of a pool, which reads it back from the page cache; once something is written that was hashed before,
+the whole file is hashed at the end.
+
+Threading: methods may be called from many threads; none of them waits for hashing but `finish`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import Executor
+from threading import Condition
+from typing import Final
+
+from glancefs.stores.pipeline import checksum_text, sha256
+from glancefs.stores.reading import checksum_of, hash_range
+
+AT_ONCE: Final = 4 << 20
+"""From how many bytes on hashing beside is worth a hop to another thread; a smaller file is hashed at its end."""
+
+
+class RunningChecksum:
+    """The checksum of an open file, which only its users write to: they say where before, and when it is done."""
+
+    def __init__(self, *, descriptor: int, executor: Executor) -> None:
+        self._descriptor: Final = descriptor
+        self._executor: Final = executor
+        self._changed: Final = Condition()
+        self._digest = sha256()
+        self._claimed = 0
+        """Up to where bytes are hashed, or being hashed."""
+        self._end = 0
+        self._under_way: Counter[int] = Counter()
+        """Where writes that are not done yet begin: nothing behind such a place can be relied on."""
+        self._is_busy = False
+        self._is_valid = True
+
+    def begin_write(self, offset: int) -> None:
+        """Say that a write is about to begin here."""
+        with self._changed:
+            self._under_way[offset] += 1
+            if offset < self._claimed:
+                self._is_valid = False
+
+    def end_write(self, offset: int, end: int) -> None:
+        """Say that this write is over, and up to where it came."""
+        with self._changed:
+            self._under_way[offset] -= 1
+            if not self._under_way[offset]:
+                del self._under_way[offset]
+            self._end = max(self._end, end)
+            if self._is_busy or not self._is_valid or self._reliable() - self._claimed < AT_ONCE:
+                return
+            self._is_busy = True
+        self._executor.submit(self._catch_up)
+
+    def truncate(self, size: int) -> None:
+        """Say that the file is about to get this size."""
+        with self._changed:
+            self._end = min(self._end, size)
+            if size < self._claimed:
+                self._is_valid = False
+            if not size and not self._is_busy:
+                self._digest, self._claimed, self._is_valid = sha256(), 0, True
+
+    def finish(self, size: int) -> str:
+        """Give the checksum of the file, of this size, into which nobody writes any more. Raises OSError."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_busy)
+            if not self._is_valid:
+                return checksum_of(self._descriptor)
+            digest = self._digest.copy()
+            hash_range(digest, self._descriptor, start=self._claimed, stop=size)
+            return checksum_text(digest)
+
+    def _reliable(self) -> int:
+        return min(self._end, *self._under_way, self._end)
+
+    def _catch_up(self) -> None:
+        """Hash what has come since, until little of it is left."""
+        while True:
+            with self._changed:
+                start, stop = self._claimed, min(self._reliable(), self._claimed + AT_ONCE)
+                if not self._is_valid or stop - start < AT_ONCE:
+                    self._is_busy = False
+                    self._changed.notify_all()
+                    return
+                self._claimed = stop
+            try:
+                hash_range(self._digest, self._descriptor, start=start, stop=stop)
+            except OSError:
+                # The file was cut meanwhile, or can't be read: the end will tell which.
+                with self._changed:
+                    self._is_valid = False

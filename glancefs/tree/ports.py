@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tree needs of the use cases, so that it works the same over local ones and over remote ones.
+
+Answers for nothing: `glancefs.images.Images` and `glancefs.folders.Folders` satisfy these protocols as they are.
+
+Threading: implementations are thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Protocol
+
+from glancefs.context import RequestContext
+from glancefs.model import Image, ImageChanges, NewImage
+from glancefs.reader import ImageReader
+from glancefs.registries.base import Changes, ImageQuery
+from glancefs.registries.folders import Folder, FolderPage, Found
+from glancefs.stores.base import Source, Space
+
+
+class TreeImages(Protocol):
+    """The use cases of `glancefs.images.Images` that the tree needs; errors are described there."""
+
+    def get(self, context: RequestContext, image_id: str) -> Image:
+        """Give an image."""
+        ...
+
+    def find_all(self, context: RequestContext, query: ImageQuery, *, page_size: int = 500) -> Iterator[Image]:
+        """Give everything that a query matches."""
+        ...
+
+    def open_image(self, image: Image) -> ImageReader:
+        """Open the data of an image."""
+        ...
+
+    def create(self, context: RequestContext, new: NewImage, *, replacing: str | None = None) -> Image:
+        """Add an image without data."""
+        ...
+
+    def declare_size(self, context: RequestContext, image_id: str, size: int) -> Image:
+        """Say anew how large the data of a queued image will be."""
+        ...
+
+    def add(
+        self,
+        context: RequestContext,
+        new: NewImage,
+        source: Source,
+        *,
+        size: int | None = None,
+        replacing: str | None = None,
+    ) -> Image:
+        """Add an image with its data."""
+        ...
+
+    def upload(
+        self,
+        context: RequestContext,
+        image_id: str,
+        source: Source,
+        *,
+        size: int | None = None,
+        checksum: str | None = None,
+        changes: ImageChanges | None = None,
+    ) -> Image:
+        """Bring the data of a queued image."""
+        ...
+
+    def update(
+        self,
+        context: RequestContext,
+        image_id: str,
+        changes: ImageChanges,
+        *,
+        expected_revision: int | None = None,
+        replacing: str | None = None,
+    ) -> Image:
+        """Change an image's metadata."""
+        ...
+
+    def delete(self, context: RequestContext, image_id: str, *, expected_revision: int | None = None) -> None:
+        """Delete an image."""
+        ...
+
+    def space(self) -> Space | None:
+        """Tell the room for new images."""
+        ...
+
+
+class TreeFolders(Protocol):
+    """The use cases of `glancefs.folders.Folders`; errors are described there."""
+
+    def images_in(
+        self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
+    ) -> FolderPage:
+        """Give one page of the images right in a folder."""
+        ...
+
+    def folders_in(
+        self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
+    ) -> Sequence[Folder]:
+        """Give one page of the folders right in a folder."""
+        ...
+
+    def get(self, context: RequestContext, path: str) -> Folder:
+        """Give a folder."""
+        ...
+
+    def first_named(self, context: RequestContext, name: str) -> Image | None:
+        """Give the image that a name means."""
+        ...
+
+    def at(self, context: RequestContext, name: str) -> Found:
+        """Give the image that a name means, and the folder at the same path."""
+        ...
+
+    def first_of_their_names(self, context: RequestContext, image_ids: Collection[str]) -> Collection[str]:
+        """Tell which of these images are what their names mean."""
+        ...
+
+    def make(self, context: RequestContext, path: str) -> Folder:
+        """Make a folder."""
+        ...
+
+    def remove(self, context: RequestContext, path: str) -> None:
+        """Remove an empty folder."""
+        ...
+
+    def move(self, context: RequestContext, old: str, new: str) -> int:
+        """Rename a folder and everything in it."""
+        ...
+
+    def set_mtime(self, context: RequestContext, path: str, mtime_ns: int) -> Folder:
+        """Set a folder's time of modification."""
+        ...
+
+    def revision(self) -> int:
+        """Give where the change feed ends."""
+        ...
+
+    def changes(self, since: int, *, limit: int = 1000) -> Changes:
+        """Give what changed after a revision."""
+        ...

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many at once, and many of everything: readers and writers, files in a folder, looks at names."""
+
+import hashlib
+import os
+import random
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from glancefs.model import ImageStatus
+from tests.support.mounting import Mount, Mounts, eventually, fill_store
+
+MIB = 1 << 20
+
+
+def all_at_once(works: list[Callable[[], None]]) -> None:
+    failures: list[BaseException] = []
+
+    def guarded(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - told by the test below
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_hundred_readers_and_twenty_writers_at_once(mounted: Mount) -> None:
+    data = [os.urandom(3 * MIB + number) for number in range(4)]
+    for number, content in enumerate(data):
+        (mounted / f"image{number}").write_bytes(content)
+
+    def read(number: int) -> None:
+        chance = random.Random(number)
+        for _ in range(3):
+            which = chance.randrange(4)
+            with (mounted / f"image{which}").open("rb") as file:
+                start = chance.randrange(len(data[which]))
+                file.seek(start)
+                assert file.read(MIB) == data[which][start : start + MIB]
+
+    def write(number: int) -> None:
+        content = random.Random(1000 + number).randbytes(MIB + number)
+        (mounted / f"new{number}").write_bytes(content)
+        assert (mounted / f"new{number}").read_bytes() == content
+
+    all_at_once([*(partial(read, number) for number in range(100)), *(partial(write, number) for number in range(20))])
+    images = {image.name: image for image in mounted.images()}
+    assert len(images) == 24
+    for number in range(20):
+        digest = hashlib.sha256(random.Random(1000 + number).randbytes(MIB + number)).hexdigest()
+        assert images[f"new{number}"].checksum == f"sha256:{digest}"
+        assert images[f"new{number}"].status is ImageStatus.AVAILABLE
+
+
+def test_forty_writers_of_one_path_make_one_whole_image(mounted: Mount) -> None:
+    def write(number: int) -> None:
+        (mounted / f".{number}").write_bytes(bytes([number]) * 100_000)
+        (mounted / f".{number}").rename(mounted / "one")
+
+    all_at_once([partial(write, number) for number in range(40)])
+    content = mounted.content("one")
+    assert len(content) == 100_000
+    assert len(set(content)) == 1
+    assert (mounted / "one").read_bytes() == content
+
+
+def test_a_folder_of_many_images_lists_in_few_looks_at_the_registry(mounts: Mounts, tmp_path: Path) -> None:
+    fill_store(tmp_path / "data", 20_000)
+    mounted = mounts.mount()
+    assert len(mounted.run("ls", "-U").out.splitlines()) == 20_000
+    before = mounted.statistics()
+    assert len(mounted.run("ls", "-l").out.splitlines()) == 20_001
+    after = mounted.statistics()
+    assert after["hops"] - before["hops"] < 200
+    assert psutil.Process(mounted.process.pid).memory_info().rss < 150 * MIB
+
+
+@pytest.mark.soak
+def test_a_hundred_thousand_images_and_a_hundred_open_files_fit_into_150_mb(mounts: Mounts, tmp_path: Path) -> None:
+    fill_store(tmp_path / "data", 100_000)
+    mounted = mounts.mount()
+    for number in range(100):
+        (mounted / f"open{number}").write_bytes(b"data")
+    files = [(mounted / f"open{number}").open("rb") for number in range(100)]
+    assert len(mounted.run("ls", "-U").out.splitlines()) == 100_100
+    assert len(mounted.run("ls", "-l").out.splitlines()) == 100_101
+    assert psutil.Process(mounted.process.pid).memory_info().rss < 150 * MIB
+    for file in files:
+        file.close()
+
+
+def test_inodes_are_freed_when_the_kernel_forgets(mounted: Mount) -> None:
+    mounted.shell("mkdir d; for i in $(seq 50); do echo $i >d/$i; done")
+    for _ in range(20):
+        mounted.shell("ls -l d >/dev/null; cat d/* >/dev/null")
+    mounted.shell("rm -r d")
+    eventually(lambda: mounted.statistics()["inodes"] < 20)
+    assert mounted.statistics()["open_files"] == 0
+
+
+@pytest.mark.soak
+def test_memory_is_flat_over_a_million_lookups(mounted: Mount) -> None:
+    for number in range(200):
+        (mounted / f"f{number}").write_bytes(b"data")
+    script = (
+        "import os, sys\n"
+        "for turn in range(int(sys.argv[1])):\n"
+        "    for number in range(200):\n"
+        "        os.stat(f'f{number}')\n"
+        "        try: os.stat(f'none{turn % 50}-{number}')\n"
+        "        except FileNotFoundError: pass\n"
+    )
+    daemon = psutil.Process(mounted.process.pid)
+    mounted.run("python3", "-c", script, "250", timeout=250)
+    before = daemon.memory_info().rss
+    mounted.run("python3", "-c", script, "2500", timeout=280)
+    assert daemon.memory_info().rss < before + 5 * MIB
+
+
+@pytest.mark.needs("fio")
+def test_fio_reads_back_what_it_wrote(mounted: Mount) -> None:
+    mounted.run(
+        "fio",
+        "--name=v",
+        "--filename=.work",
+        "--rw=randwrite",
+        "--bsrange=4k-64k",
+        "--size=32m",
+        "--verify=crc32c",
+        "--do_verify=1",
+        "--ioengine=psync",
+        "--fallocate=none",
+    )
+    mounted.run("mv", ".work", "done")
+    said = mounted.run(
+        "fio",
+        "--name=v",
+        "--filename=done",
+        "--rw=randread",
+        "--bsrange=4k-64k",
+        "--size=32m",
+        "--verify=crc32c",
+        "--readonly",
+        "--verify_only",
+        "--ioengine=psync",
+        expect=None,
+    )
+    assert "verify: bad" not in said.out + said.err
+    assert mounted.image("done").size == 32 * MIB
+
+
+STRESSORS = "dentry dir dirdeep dirmany open rename xattr fstat getdent hdd seek chmod utime symlink lockf flock mmap"
+
+
+@pytest.mark.needs("stress-ng")
+@pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.soak)])
+def test_the_mount_survives_stressors_without_an_error(mounts: Mounts, seconds: int) -> None:
+    mounted = mounts.mount()
+    (mounted / "stress").mkdir()
+    names = STRESSORS.split()
+    each = max(1, seconds // len(names)) if seconds > len(names) else 1
+    for name in names:
+        mounted.run(
+            "stress-ng",
+            "--temp-path",
+            mounted / "stress",
+            f"--{name}",
+            "2",
+            "--timeout",
+            f"{each}s",
+            "--quiet",
+            cwd=mounted.data,
+            expect=None,
+            timeout=60,
+        )
+    assert mounted.process.running
+    (mounted / "still").write_bytes(b"alive")
+    assert mounted.content("still") == b"alive"
+    assert "ERROR" not in mounted.log()
+    assert "Input/output error" not in mounted.log()
+    assert mounted.statistics()["by_error"].get("EIO", 0) == 0

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Inodes: lookup counts are exact, paths follow renames, and memory does not grow with what was forgotten."""
+
+import tracemalloc
+
+from glancefs.fuse.inodes import Inodes
+from glancefs.fuse.statistics import Statistics
+from glancefs.tree import Entry, EntryKind
+
+
+def entry(path: str, *, key: str | None = None, kind: EntryKind = EntryKind.IMAGE, size: int = 0) -> Entry:
+    return Entry(path=path, kind=kind, key=key or f"image:{path}", size=size)
+
+
+def folder(path: str) -> Entry:
+    return entry(path, key=f"folder:{path}", kind=EntryKind.FOLDER)
+
+
+def test_an_inode_lives_until_the_kernel_has_forgotten_every_lookup() -> None:
+    inodes = Inodes(statistics=Statistics())
+    inode = inodes.see(entry("a"), allocated=0)
+    for _ in range(3):
+        inodes.count(inode)
+    inodes.forget(inode.ino, 2)
+    assert inodes.get(inode.ino) is inode
+    inodes.forget(inode.ino, 1)
+    assert inodes.get(inode.ino) is None
+    assert inodes.at("a") is None
+
+
+def test_an_open_file_keeps_its_inode() -> None:
+    inodes = Inodes(statistics=Statistics())
+    inode = inodes.see(entry("a"), allocated=0)
+    inodes.count(inode)
+    inode.uses += 1
+    inodes.forget(inode.ino, 1)
+    assert inodes.get(inode.ino) is inode
+    inode.uses -= 1
+    assert inodes.free_if_unused(inode)
+
+
+def test_forgetting_what_is_unknown_is_fine() -> None:
+    inodes = Inodes(statistics=Statistics())
+    assert inodes.forget(12345, 1) is None
+    assert inodes.forget(1, 1) is None
+    assert inodes.get(1) is inodes.root
+
+
+def test_an_inode_has_the_same_number_after_it_was_forgotten() -> None:
+    inodes = Inodes(statistics=Statistics())
+    first = inodes.see(entry("a"), allocated=0)
+    inodes.count(first)
+    inodes.forget(first.ino, 1)
+    assert inodes.see(entry("a"), allocated=0).ino == first.ino
+
+
+def test_a_staged_file_keeps_its_number_as_an_image() -> None:
+    inodes = Inodes(statistics=Statistics())
+    inode = inodes.see(entry("a", key="staged:x", kind=EntryKind.STAGED), allocated=0)
+    inodes.count(inode)
+    inodes.bind("image:7", inode)
+    seen = inodes.see(entry("a", key="image:7", size=5), allocated=0)
+    assert seen is inode
+    assert (seen.kind, seen.size) == (EntryKind.IMAGE, 5)
+    inodes.forget(inode.ino, 1)
+    assert inodes.of_key("image:7") is None
+
+
+def test_what_is_below_a_renamed_folder_moves_with_it() -> None:
+    inodes = Inodes(statistics=Statistics())
+    top = inodes.see(folder("a"), allocated=0)
+    inside = inodes.see(entry("a/b/c"), allocated=0)
+    beside = inodes.see(entry("ab"), allocated=0)
+    inodes.move_below("a", "x/y")
+    assert (top.path, inside.path, beside.path) == ("x/y", "x/y/b/c", "ab")
+    assert inodes.see(folder("x/y"), allocated=0) is top
+    assert inodes.at("a") is None
+
+
+def test_what_was_at_the_target_of_a_rename_gives_way() -> None:
+    inodes = Inodes(statistics=Statistics())
+    old = inodes.see(entry("a"), allocated=0)
+    new = inodes.see(entry("b"), allocated=0)
+    inodes.lose(old)
+    inodes.move(new, "a")
+    assert inodes.at("a") is new
+    assert old.is_gone
+    inodes.count(old)
+    inodes.forget(old.ino, 1)
+    assert inodes.at("a") is new
+
+
+def test_memory_is_flat_over_a_million_lookups() -> None:
+    inodes = Inodes(statistics=Statistics())
+
+    def look(rounds: int) -> None:
+        for number in range(rounds):
+            inode = inodes.see(entry(f"image-{number % 5000}"), allocated=0)
+            inodes.count(inode)
+            inodes.forget(inode.ino, 1)
+
+    look(5_000)
+    tracemalloc.start()
+    try:
+        look(20_000)
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        look(1_000_000)
+        tracemalloc.start()
+        look(20_000)
+        after = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(inodes) == 1
+    assert after < before + 100_000

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows: reads are never short before the end, writes keep their order and lose nothing silently."""
+
+import os
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from glancefs.errors import DataMissing, StoreFull
+from glancefs.fuse.bridge import Bridge, open_bridge
+from glancefs.fuse.statistics import Statistics
+from glancefs.fuse.windows import LARGEST_REQUEST, PageWindow, StreamWindow, WriteWindow
+
+
+def crossing(work: Callable[[Bridge], Awaitable[None]]) -> Statistics:
+    statistics = Statistics()
+
+    async def main() -> None:
+        async with open_bridge(statistics=statistics) as bridge:
+            await work(bridge)
+
+    trio.run(main)
+    return statistics
+
+
+def test_cached_data_are_answered_without_a_hop(tmp_path: Path) -> None:
+    data = os.urandom(3 * LARGEST_REQUEST)
+    (tmp_path / "a").write_bytes(data)
+
+    async def work(bridge: Bridge) -> None:
+        pages = PageWindow(bridge=bridge, statistics=statistics)
+        with (tmp_path / "a").open("rb") as file:
+            assert bytes(await pages.read(file.fileno(), 5, LARGEST_REQUEST)) == data[5 : 5 + LARGEST_REQUEST]
+
+    statistics = Statistics()
+    hops = crossing(work).hops
+    assert (statistics.cache_hits, hops) == (1, 0)
+
+
+def test_what_the_page_cache_lacks_is_fetched_whole(tmp_path: Path) -> None:
+    data = os.urandom(3 * LARGEST_REQUEST)
+    path = tmp_path / "a"
+    path.write_bytes(data)
+
+    async def work(bridge: Bridge) -> None:
+        pages = PageWindow(bridge=bridge, statistics=Statistics())
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), LARGEST_REQUEST // 2, 0, os.POSIX_FADV_DONTNEED)
+            for offset in range(0, len(data), LARGEST_REQUEST):
+                got = await pages.read(file.fileno(), offset, LARGEST_REQUEST)
+                assert bytes(got) == data[offset : offset + LARGEST_REQUEST]
+
+    crossing(work)
+    assert path.stat().st_size == len(data)
+
+
+def test_data_that_end_too_early_are_an_error_and_no_end_of_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"short")
+
+    async def work(bridge: Bridge) -> None:
+        pages = PageWindow(bridge=bridge, statistics=Statistics())
+        with (tmp_path / "a").open("rb") as file, pytest.raises(DataMissing):
+            await pages.read(file.fileno(), 0, 4096)
+
+    crossing(work)
+    assert (tmp_path / "a").exists()
+
+
+def test_a_stream_is_asked_in_large_pieces() -> None:
+    data = os.urandom(10_000_000)
+    asked: list[tuple[int, int]] = []
+
+    def read_at(offset: int, size: int) -> bytes:
+        asked.append((offset, size))
+        return data[offset : offset + size]
+
+    async def work(bridge: Bridge) -> None:
+        stream = StreamWindow(bridge=bridge, read_at=read_at)
+        for offset in range(0, len(data) - 65_536, 65_536):
+            assert bytes(await stream.read(offset, 65_536)) == data[offset : offset + 65_536]
+        assert bytes(await stream.read(0, 10)) == data[:10]
+
+    crossing(work)
+    assert len(asked) <= 5
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_writes_at_any_offset_arrive_as_if_each_had_been_made_at_once(seed: int) -> None:
+    chance = random.Random(seed)
+    expected = bytearray()
+    stored = bytearray()
+
+    def put(target: bytearray, offset: int, data: bytes | memoryview) -> int:
+        if len(target) < offset + len(data):
+            target.extend(bytes(offset + len(data) - len(target)))
+        target[offset : offset + len(data)] = data
+        return len(data)
+
+    async def work(bridge: Bridge) -> None:
+        window = WriteWindow(bridge=bridge, write_at=lambda offset, data: put(stored, offset, data))
+        offset = 0
+        for _ in range(300):
+            if chance.random() < 0.3:
+                offset = chance.randrange(3_000_000)
+            data = chance.randbytes(chance.choice([1, 100, 4096, 65_536, LARGEST_REQUEST]))
+            await window.put(offset, data)
+            put(expected, offset, data)
+            offset += len(data)
+            if chance.random() < 0.05:
+                await window.drain()
+                assert stored == expected
+        await window.drain()
+        assert window.is_clean
+        assert window.end == len(expected)
+
+    crossing(work)
+    assert stored == expected
+
+
+def test_small_writes_in_a_run_become_few_large_ones() -> None:
+    sizes: list[int] = []
+
+    def write_at(_: int, data: bytes | memoryview) -> int:
+        sizes.append(len(data))
+        return len(data)
+
+    async def work(bridge: Bridge) -> None:
+        window = WriteWindow(bridge=bridge, write_at=write_at)
+        for number in range(1024):
+            await window.put(number * 4096, bytes(4096))
+        await window.drain()
+
+    crossing(work)
+    assert sizes == [LARGEST_REQUEST] * 4
+
+
+def test_a_write_that_failed_after_it_was_accepted_is_told_from_then_on() -> None:
+    def write_at(_offset: int, _data: bytes | memoryview) -> int:
+        raise StoreFull("no room")
+
+    async def work(bridge: Bridge) -> None:
+        window = WriteWindow(bridge=bridge, write_at=write_at)
+        await window.put(0, b"lost")
+        for _ in range(2):
+            with pytest.raises(StoreFull):
+                await window.drain()
+        with pytest.raises(StoreFull):
+            await window.put(0, b"more")
+
+    statistics = crossing(work)
+    assert statistics.hops == 1
