@@ -52,8 +52,8 @@ _SHARED: Final = (
     "the clients share the two cores with the server, so the figure follows what else the machine does in the run; "
 )
 _WHY: Final[dict[str, str]] = {
-    "post": "nginx copies bytes, glancefs also hashes them, and SHA-256 alone takes a core for as long as nginx takes for "
-    "all of it; the client has to live on the other core, together with reading and writing.",
+    "post": "nginx copies bytes, glancefs also hashes them, and SHA-256 alone takes a core for as long as nginx takes "
+    "for all of it; the client has to live on the other core, together with reading and writing.",
     "post-default": "nginx copies bytes, glancefs also hashes and syncs them; see the line above.",
     "head": _SHARED
     + "a HEAD costs 70 µs in the door and the registry and about as much in the server, and threads that "
