@@ -19,7 +19,7 @@ MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git grub-rescue-pc openssl qemu-system-x86 qemu-utils \
     rsync stress-ng vim-tiny xorriso
 # What the benchmarks use besides: generators of load, and a way to switch syncing off.
-BENCH_PACKAGES := apache2-utils eatmydata wrk
+BENCH_PACKAGES := apache2-utils bindfs eatmydata rclone wrk
 # The peer of the benchmarks is unpacked here, not installed, so that no web server starts on this machine.
 BENCH_PEER := .cache/nginx/usr/sbin/nginx
 

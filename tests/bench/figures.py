@@ -50,6 +50,28 @@ _WHO: Final = {
     "anonymous": "nobody known",
 }
 
+_MOUNT: Final = (
+    Figure(key="mount-read", what="mount: first read of 1 GiB", unit="MiB/s", peer="bindfs", ratio=1.2),
+    Figure(key="mount-read-c", what="the same", unit="MiB/s", peer="passthrough_ll"),
+    Figure(key="mount-read-rclone", what="the same", unit="MiB/s", peer="rclone mount", ratio=8),
+    Figure(key="mount-reread", what="mount: second read of 1 GiB", unit="MiB/s", peer="ext4", ratio=0.9),
+    Figure(key="mount-random", what="mount: 4 KiB at random, first", unit="/s", peer="passthrough_ll", ratio=0.8),
+    Figure(key="mount-random-again", what="mount: 4 KiB at random, again", unit="/s", peer="ext4", ratio=0.9),
+    Figure(key="mount-write", what="mount: 1 GiB written, hashed", unit="MiB/s", peer="passthrough_ll", ratio=0.8),
+    Figure(key="mount-write-rclone", what="the same", unit="MiB/s", peer="rclone mount"),
+    Figure(
+        key="mount-cp",
+        what="mount: cp of 1 GiB in, hashed and synced",
+        unit="MiB/s",
+        peer="cp to ext4, then sha256sum, unsynced",
+        ratio=0.5,
+    ),
+    Figure(key="mount-create", what="mount: files of 4 KiB, 16 clients, durable", unit="/s", at_least=300),
+    Figure(key="mount-ls", what="mount: ls -l of 10,000, the first", unit="/s", peer="ext4", ratio=0.4),
+    Figure(key="mount-stat", what="mount: stat beside 8 readers, p99", unit="ms", at_most=10),
+    Figure(key="mount-memory", what="mount: memory with 100,000 listed, 100 open", unit="MiB", at_most=150),
+)
+
 FIGURES: Final = (
     Figure(key="get", what="GET of 1 GiB", unit="MB/s", peer="nginx", ratio=0.9),
     Figure(key="get-4", what="GET of 1 GiB, 4 at a time", unit="MB/s", peer="nginx", ratio=0.9),
@@ -83,6 +105,7 @@ FIGURES: Final = (
     Figure(key="start", what="start to first answer", unit="s", peer="nginx", at_most=1),
     Figure(key="idle", what="memory when idle, one worker", unit="MiB", at_most=60),
     Figure(key="busy", what="memory at its highest during these transfers, each worker", unit="MiB", at_most=100),
+    *_MOUNT,
 )
 
 

@@ -70,6 +70,7 @@ def registered(capabilities: Iterable[Capability]) -> Mapping[str, Capability]:
 # A new capability is one entry here; tests name it in @pytest.mark.needs(...).
 CAPABILITIES = registered(
     [
+        _command("bindfs", "bindfs, which `make bench` installs"),
         _command("curl", "curl"),
         _command("fio", "fio"),
         Capability(name="fuse", present=_fuse_works, source="/dev/fuse and the Debian package fuse3"),
@@ -85,6 +86,7 @@ CAPABILITIES = registered(
         _command("openssl", "openssl"),
         _command("qemu-img", "qemu-utils"),
         _command("qemu-system-x86_64", "qemu-system-x86"),
+        _command("rclone", "rclone, which `make bench` installs"),
         Capability(name="root", present=lambda: os.geteuid() == 0, source="a run as root"),
         _command("rsync", "rsync"),
         _command("stress-ng", "stress-ng"),

@@ -36,6 +36,8 @@ from tests.support.processes import Argument, Finished, Process, Processes, prod
 
 LIFE_SECONDS = 300.0
 """How long a mount of a test may live before the watchdog ends it."""
+LONG_LIFE_SECONDS = 7200.0
+"""The same for tests that take minutes."""
 COMMAND_SECONDS = 60.0
 LOCAL = RequestContext(user=LOCAL_USER, is_admin=True)
 
@@ -110,6 +112,7 @@ class Mounts:
 
     processes: Processes
     folder: Path
+    life: float = LIFE_SECONDS
     made: list[Mount] = field(default_factory=list)
     dogs: list[threading.Timer] = field(default_factory=list)
 
@@ -138,7 +141,7 @@ class Mounts:
                 os.killpg(mount.process.pid, signal.SIGKILL)
             unmount(mount.point)
 
-        dog = threading.Timer(LIFE_SECONDS, end)
+        dog = threading.Timer(self.life, end)
         dog.daemon = True
         dog.start()
         self.dogs.append(dog)
@@ -158,9 +161,10 @@ class Mounts:
 
 
 @pytest.fixture
-def mounts(processes: Processes, tmp_path: Path) -> Iterator[Mounts]:
+def mounts(processes: Processes, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mounts]:
     """Make mounts for one test."""
-    made = Mounts(processes, tmp_path)
+    is_long = request.node.get_closest_marker("soak") is not None
+    made = Mounts(processes, tmp_path, LONG_LIFE_SECONDS if is_long else LIFE_SECONDS)
     yield made
     made.end()
 
