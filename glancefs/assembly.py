@@ -19,15 +19,19 @@ from glancefs.context import LOCAL_USER, RequestContext
 from glancefs.errors import ConfigError
 from glancefs.folders import Folders
 from glancefs.images import Images, utc_now
+from glancefs.model import ImageStatus
 from glancefs.registries.base import Registry
 from glancefs.registries.sql import SqlRegistry
 from glancefs.staging import Staging
 from glancefs.stores.base import Store
 from glancefs.stores.file import FileStore
+from glancefs.stores.owner import Owner
 from glancefs.tree import ImageTree
 
 STAGED: Final = "staged"
 """The folder of files that are not yet images, beside the uploads of the store that they are for."""
+
+_FILE: Final = "file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +63,16 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
     Raises ConfigError for what can't be put together, SchemaTooNew for a database of a later version,
     RegistryUnavailable and StoreUnavailable when they don't answer.
     """
-    stores: dict[str, Store] = {"file": FileStore(path=config.stores.file.path)}
-    if config.default_store not in stores:
-        message = f"default_store is {config.default_store!r}, which is not configured; there is {', '.join(stores)}."
+    if config.default_store != _FILE:
+        message = f"default_store is {config.default_store!r}, which is not configured; there is {_FILE}."
         raise ConfigError(message)
     registry = SqlRegistry(url=config.registry, migrate=migrate)
+    try:
+        owner = _owner(registry, store=_FILE)
+    except BaseException:
+        registry.close()
+        raise
+    stores: dict[str, Store] = {_FILE: FileStore(path=config.stores.file.path, owner=owner)}
     return Assembly(
         config=config,
         registry=registry,
@@ -78,6 +87,11 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
         ),
         folders=Folders(registry=registry, clock=utc_now),
     )
+
+
+def _owner(registry: Registry, *, store: str) -> Owner:
+    held = [entry for entry in registry.holdings() if entry.store == store and entry.status is ImageStatus.AVAILABLE]
+    return Owner(registry=registry.identity(), has_images=any(entry.images for entry in held))
 
 
 def assemble_tree(

@@ -166,6 +166,10 @@ class Registry(Protocol):
         """Give the revision of the latest change; 0 before the first."""
         ...
 
+    def identity(self) -> str:
+        """Give what no other registry has, made with its database and never changed: letters and digits."""
+        ...
+
     def named_locations(self, locations: Collection[Location]) -> Collection[Location]:
         """Tell which of these are named by an image that is not deleted."""
         ...

@@ -102,6 +102,7 @@ counters: Final = Table(
     Column("id", Integer, primary_key=True, autoincrement=False, comment="1: there is one row."),
     Column("revision", BigInteger, nullable=False, comment="The latest change. Every writer locks this row first."),
     Column("next_id", BigInteger, nullable=False, comment="The next identifier to generate."),
+    Column("identity", Text, nullable=False, comment="What no other registry has: stores keep the data of one only."),
     comment="What is counted. Reading it is how writers line up, so that revisions become visible in their order.",
 )
 

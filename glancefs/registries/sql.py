@@ -41,6 +41,7 @@ _REMOVE_PROPERTY: Final = delete(image_properties).where(
     image_properties.c.digest == bindparam("old_digest"), image_properties.c.seq == bindparam("old_seq")
 )
 _REVISION: Final = select(counters.c.revision).where(counters.c.id == 1)
+_IDENTITY: Final = select(counters.c.identity).where(counters.c.id == 1)
 _CHANGES: Final = (
     select(*IMAGE_COLUMNS)
     .where(images.c.revision > bindparam("since"))
@@ -152,6 +153,11 @@ class SqlRegistry:
         """See `Registry.revision`."""
         with self._database.reading() as connection:
             return int(connection.execute(_REVISION).scalar_one())
+
+    def identity(self) -> str:
+        """See `Registry.identity`."""
+        with self._database.reading() as connection:
+            return str(connection.execute(_IDENTITY).scalar_one())
 
     def named_locations(self, locations: Collection[Location]) -> Collection[Location]:
         """See `Registry.named_locations`."""

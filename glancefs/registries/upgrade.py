@@ -9,6 +9,7 @@ Threading: two processes may upgrade at once; the second one finds the work done
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Final
 
@@ -92,7 +93,7 @@ def _upgrade_in_transaction(connection: Connection) -> bool:
     if inspect(connection).get_table_names():
         raise ConfigError("The registry's database holds something else.")
     metadata.create_all(connection)
-    connection.execute(insert(counters), {"id": 1, "revision": 0, "next_id": 1})
+    connection.execute(insert(counters), {"id": 1, "revision": 0, "next_id": 1, "identity": uuid.uuid4().hex})
     _VERSIONS.create(connection)
     connection.execute(insert(_VERSIONS), {"version_num": REVISIONS[-1]})
     return True

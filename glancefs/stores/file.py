@@ -5,6 +5,7 @@
 
     PATH/incoming/KEY     uploads under way, and files staged for `adopt`
     PATH/ab/KEY           complete data; ab are the first two digits of the key
+    PATH/registry         whose images these are (`glancefs.registries.base.Registry.identity`)
 
 Answers for the keys (random, never anybody's input), for durability, and for claims: a claim is a flock(2) of the file
 itself. It follows the inode through the rename out of ``incoming``, every process sees it, and the kernel ends it with
@@ -40,6 +41,7 @@ from glancefs.errors import DataMissing, StoreFull, StoreUnavailable
 from glancefs.model import Location
 from glancefs.stores.base import Capabilities, Source, Space, Stored, Swept
 from glancefs.stores.disk import Disk, border, make_folder, sync_folder
+from glancefs.stores.owner import Owner
 from glancefs.stores.pipeline import copy
 from glancefs.stores.reading import FileRange, checksum_of
 
@@ -84,12 +86,16 @@ class FileStore:
     """Keeps images as files below ``path``, which is made when it is first needed.
 
     ``sync=False`` gives up durability for speed: an image may be lost or damaged by a power cut after it was answered.
+    ``owner`` is the registry whose images these are; where the folder keeps those of another one, claims and sweeps
+    raise ConfigError. None does not ask.
     """
 
     capabilities: Final = Capabilities(real_files=True, adopts_files=True)
 
-    def __init__(self, *, path: Path, scheme: str = "file", sync: bool = True) -> None:
+    def __init__(self, *, path: Path, scheme: str = "file", sync: bool = True, owner: Owner | None = None) -> None:
         self.scheme: Final = scheme
+        self._owner: Final = owner
+        self._is_ours = False
         self._path: Final = path.absolute()
         self._incoming: Final = self._path / "incoming"
         self._sync: Final = sync
@@ -121,6 +127,7 @@ class FileStore:
 
     def _take_claim(self) -> _Claim:
         self._check_root()
+        self._check_owner()
         while True:
             key = secrets.token_hex(16)
             path = self._incoming_path(key)
@@ -343,6 +350,7 @@ class FileStore:
         """
         with self._border("sweeping"):
             self._check_root()
+            self._check_owner()
             uploads = _Tally()
             for key in _names(self._incoming, _KEY):
                 uploads.count(self._remove_unclaimed(self._incoming_path(key), _always))
@@ -399,6 +407,12 @@ class FileStore:
         if self._root is not None and self._find_root() != self._root:
             _log.error("Store %r: %s is not the folder that it was; is its disk mounted?", self.scheme, self._path)
             raise StoreUnavailable(f"The folder of the store {self.scheme!r} is gone.")
+
+    def _check_owner(self) -> None:
+        """See that the images here are our registry's. Raises ConfigError."""
+        if not self._is_ours and self._owner is not None:
+            self._owner.check(self._path, sync=self._sync)
+            self._is_ours = True
 
     def _location(self, key: str) -> Location:
         return Location(store=self.scheme, key=key)

@@ -20,6 +20,7 @@ from glancefs.registries.base import Registry
 from tests.contract.registry_company import RegistryCompany
 from tests.contract.registry_keeping import RegistryKeeping
 from tests.contract.registry_lists import ListsMachine, RegistryLists
+from tests.contract.registry_model import an_image
 
 
 class RegistryContract(RegistryKeeping, RegistryLists, RegistryCompany):
@@ -41,6 +42,17 @@ class RegistryContract(RegistryKeeping, RegistryLists, RegistryCompany):
         registry = self.open(folder)
         yield registry
         registry.close()
+
+    def test_a_registry_keeps_an_identity_that_no_other_has(self, registry: Registry, folder: Path) -> None:
+        identity = registry.identity()
+        registry.add(an_image())
+        again, other = self.open(folder), self.open(folder.with_name("other"))
+        identities = [again.identity(), other.identity()]
+        again.close()
+        other.close()
+        assert identity.isascii()
+        assert identity.isalnum()
+        assert identities[0] == registry.identity() == identity != identities[1]
 
     def test_lists_are_what_the_promises_say(self, tmp_path_factory: pytest.TempPathFactory) -> None:
         open_registry = self.open

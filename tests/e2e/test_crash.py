@@ -24,6 +24,7 @@ from glancefs.assembly import Assembly, assemble
 from glancefs.audit import audit
 from glancefs.config import Config
 from glancefs.stores.base import Swept
+from glancefs.stores.owner import NOTE
 from glancefs.sweep import sweep
 from tests.e2e.ledger import Entry, Ledger, Payloads
 from tests.e2e.traffic import Traffic
@@ -130,8 +131,8 @@ def findings_of(core: Assembly, *, quick: bool) -> list[object]:
 
 
 def files_below(folder: Path) -> set[Path]:
-    """All files, whatever they are."""
-    return {path for path in folder.rglob("*") if path.is_file()}
+    """All files, whatever they are, but the note of whose images they are."""
+    return {path for path in folder.rglob("*") if path.is_file() and path.name != NOTE}
 
 
 def check_through_crashes(processes: Processes, data: Path, *, workers: int, kills: int, seed: int) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from glancefs.stores.owner import NOTE
 from tests.e2e.conftest import Serve
 from tests.e2e.stingy import Stingy
 from tests.e2e.ways import curl
@@ -29,8 +30,8 @@ MOST_MEMORY = 100 * MEBI
 
 
 def files_in(server: RunningServer) -> list[Path]:
-    """Every file of the store, complete or not."""
-    return [path for path in (server.data / "images").rglob("*") if path.is_file()]
+    """Every image of the store, complete or not."""
+    return [path for path in (server.data / "images").rglob("*") if path.is_file() and path.name != NOTE]
 
 
 def wait_until_nothing_is_kept(server: RunningServer) -> None:

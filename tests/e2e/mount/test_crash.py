@@ -20,6 +20,7 @@ import pytest
 
 from glancefs.audit import audit
 from glancefs.model import ImageStatus
+from glancefs.stores.owner import NOTE
 from tests.e2e.mount import busy_writer
 from tests.support.mounting import Mount, Mounts, eventually
 from tests.support.processes import Processes
@@ -127,7 +128,7 @@ class CrashRun:
         incoming = mount.data / "images" / "incoming"
         assert [path for path in incoming.rglob("*") if path.is_file()] == []
         with mount.core() as core:
-            kept = [path for path in (mount.data / "images").rglob("*") if path.is_file()]
+            kept = [path for path in (mount.data / "images").rglob("*") if path.is_file() and path.name != NOTE]
             assert len(kept) == len(mount.images())
             assert core.stores
 

@@ -4,6 +4,8 @@
 Threading: run by one thread, inside `glancefs.registries.upgrade`.
 """
 
+import uuid
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -22,9 +24,10 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("revision", sa.BigInteger, nullable=False),
         sa.Column("next_id", sa.BigInteger, nullable=False),
+        sa.Column("identity", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_counters"),
     )
-    op.bulk_insert(counters, [{"id": 1, "revision": 0, "next_id": 1}])
+    op.bulk_insert(counters, [{"id": 1, "revision": 0, "next_id": 1, "identity": uuid.uuid4().hex}])
     op.create_table(
         "holdings",
         sa.Column("status", sa.Text, nullable=False),
