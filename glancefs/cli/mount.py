@@ -14,6 +14,7 @@ import logging
 import os
 import select
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -34,10 +35,23 @@ READY_PATIENCE: Final = 60.0
 _EMBEDDED: Final = "sqlite:"
 
 
+class Place(click.Path):
+    """A path that is not looked at, since a mount that does not answer may lie there; completed like any other."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,  # noqa: ARG002 - click hands it over
+        ctx: click.Context | None,  # noqa: ARG002 - click hands it over
+    ) -> Path:
+        """Give the path as it was said."""
+        return Path(value)
+
+
 @click.command()
 @shared_options("debug")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=Place())
 @click.option("-o", "--options", "said_options", multiple=True, metavar="OPTION[=VALUE],…", help="Mount options.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to standard error.")
 @click.option(
@@ -53,12 +67,12 @@ def mount(
     """
     from glancefs.fuse.daemon import in_background, log_to
     from glancefs.fuse.options import read_options
-    from glancefs.fuse.table import check_free
+    from glancefs.fuse.table import check_free, place_of
 
     del said
     options = read_options(said_options)
     config = _config(source, options)
-    point = Path(os.path.realpath(mountpoint))
+    point = place_of(mountpoint)
     check_free(point)
     label = str(source.absolute())
 
@@ -117,7 +131,7 @@ def _serve(config: Config, options: MountOptions, point: Path, label: str, ready
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=Place())
 @click.option("-l", "--lazy", is_flag=True, help="Take it away also while files on it are open.")
 @click.option(
     "--timeout",
@@ -128,14 +142,21 @@ def _serve(config: Config, options: MountOptions, point: Path, label: str, ready
 )
 def umount(*, mountpoint: Path, lazy: bool, timeout: float) -> None:
     """Take a mount away, and wait until everything that was written to it is safe."""
-    from glancefs.fuse.table import FILE_SYSTEM, mounted_at, unmount
+    from glancefs.fuse.table import FILE_SYSTEM, mounted_at, place_of, unmount
 
-    point = Path(os.path.realpath(mountpoint.parent)) / mountpoint.name if mountpoint.name else mountpoint
-    mounted = mounted_at(point) or mounted_at(point := Path(os.path.realpath(mountpoint)))
+    point = place_of(mountpoint)
+    mounted = mounted_at(point)
     if mounted is None or mounted.file_system != FILE_SYSTEM:
         message = f"{mountpoint} is no mount of glancefs."
         raise ConfigError(message)
-    daemon = _daemon_of(point)
+    try:
+        daemon = _daemon_of(point)
+    except TimeoutError:
+        if not lazy:
+            message = f"{point} does not answer. --lazy takes it away all the same."
+            raise Conflict(message) from None
+        unmount(point, lazy=True, is_silent=True)
+        return
     try:
         try:
             unmount(point, lazy=lazy or daemon is None)
@@ -153,9 +174,16 @@ def umount(*, mountpoint: Path, lazy: bool, timeout: float) -> None:
 
 
 def _daemon_of(point: Path) -> int | None:
-    """Give a descriptor that becomes readable when the mount's daemon has ended; None for one that is dead."""
+    """Give a descriptor that becomes readable when the mount's daemon has ended; None for one that is dead.
+
+    Raises TimeoutError for one that does not answer.
+    """
+    from glancefs.fuse.table import ask
+
     try:
-        pid = int(os.getxattr(point, "user.glance.mount.pid"))
+        pid = int(ask(partial(os.getxattr, point, "user.glance.mount.pid")))
         return os.pidfd_open(pid)
+    except TimeoutError:
+        raise
     except (OSError, ValueError):
         return None

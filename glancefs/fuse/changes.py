@@ -11,6 +11,7 @@ request holds which waits for us.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Final
 
 import trio
@@ -18,7 +19,7 @@ import trio
 from glancefs.errors import GlancefsError, PathNotFound
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.inodes import Inode, Inodes
-from glancefs.fuse.notices import Notices
+from glancefs.fuse.notices import Kernel, Notices
 from glancefs.fuse.statistics import Statistics
 from glancefs.model import Image, ImageStatus
 from glancefs.tree import EntryKind, ImageTree, TreeChange
@@ -41,12 +42,14 @@ class Watcher:
         tree: ImageTree,
         bridge: Bridge,
         inodes: Inodes,
+        kernel: Kernel,
         statistics: Statistics,
         interval: float = INTERVAL,
     ) -> None:
         self._tree: Final = tree
         self._bridge: Final = bridge
         self._inodes: Final = inodes
+        self._kernel: Final = kernel
         self._statistics: Final = statistics
         self._interval: Final = interval
         self._looked_at = -_FRESH
@@ -93,7 +96,7 @@ class Watcher:
                     self._apply(change, notices)
             if len(notices):
                 self._statistics.invalidated += len(notices)
-                await self._bridge.notify(notices.tell)
+                await self._bridge.notify(partial(self._kernel.tell, notices))
             since = piece.revision
             if not piece.changes:
                 self._expire()

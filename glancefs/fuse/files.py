@@ -207,6 +207,7 @@ class OpenFiles:
             upload, opener = await self._bridge.change(partial(_stage, self._tree, entry, task, truncate=False))
             file = self._publisher.file_of(upload, inode)
         file.wake()
+        file.change()
         await file.window.drain()
         await self._bridge.write(file.upload.truncate, size)
         file.window.cut(size)

@@ -69,6 +69,7 @@ class StagedHandle:
             raise ImmutableImage(message)
         if writer.is_closed:
             writer.open()
+        self.file.change()
         await self.file.window.put(offset, data)
         return len(data)
 

@@ -28,6 +28,7 @@ from glancefs.fuse.attributes import Appearance
 from glancefs.fuse.bridge import Bridge, Deadlines, open_bridge
 from glancefs.fuse.changes import Watcher
 from glancefs.fuse.inodes import Inodes
+from glancefs.fuse.notices import Kernel
 from glancefs.fuse.operations import Operations
 from glancefs.fuse.options import MountOptions
 from glancefs.fuse.publishing import Publisher
@@ -74,16 +75,17 @@ class Session:
 
     async def _serve(self) -> None:
         async with open_bridge(statistics=self._statistics, deadlines=self._deadlines) as bridge:
-            inodes = Inodes(statistics=self._statistics)
+            inodes, kernel = Inodes(statistics=self._statistics), Kernel()
             inodes.refresh(inodes.root, await bridge.look(self._tree.lookup, ""), allocated=0)
             publisher = Publisher(
                 tree=self._tree,
                 bridge=bridge,
                 inodes=inodes,
+                kernel=kernel,
                 statistics=self._statistics,
                 settle_after=self._options.settle,
             )
-            watcher = Watcher(tree=self._tree, bridge=bridge, inodes=inodes, statistics=self._statistics)
+            watcher = Watcher(tree=self._tree, bridge=bridge, inodes=inodes, kernel=kernel, statistics=self._statistics)
             operations = Operations(
                 tree=self._tree,
                 bridge=bridge,
@@ -95,6 +97,7 @@ class Session:
                 read_only=self._options.read_only,
             )
             async with self._mounted(operations):
+                kernel.attach()
                 await self._answer(bridge, watcher)
             await operations.files.finish()
 

@@ -3,18 +3,33 @@
 
 Answers for collecting such notices and for handing them over. Does not know why something has changed.
 
-Threading: collected on the loop's thread; `tell` is called in a thread of its own lane, since the kernel may wait for a
-lock that a request holds which waits for us.
+Taking a single name back makes the kernel wait for the lock of its folder, which a request may hold that waits for us.
+If the mount is killed at that moment, that thread can't die before the request is answered, which nobody will do: the
+programs hang for good (fuse_reverse_inval_entry). Since Linux 6.16 all names can be taken back at once, without a lock;
+what is still known is then told from memory when it is asked for.
+
+Threading: collected on the loop's thread; `Kernel.tell` is called in a thread of its own lane, since it may wait as
+described.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import struct
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 
 import pyfuse3
 
 from glancefs.fuse.inodes import Inodes
+
+_DEVICE: Final = "/dev/fuse"
+_HEADER: Final = struct.Struct("=IiQ")
+"""struct fuse_out_header of linux/fuse.h: length, code, and 0 for what is no answer."""
+_INCREASE_EPOCH: Final = 8
+"""FUSE_NOTIFY_INC_EPOCH: names that were told before are to be asked for anew."""
 
 
 @dataclass(slots=True)
@@ -36,14 +51,41 @@ class Notices:
         if folder is not None and name:
             self.names.append((folder.ino, name.encode()))
 
-    def tell(self) -> None:
-        """Tell the kernel; what it does not know, it need not forget."""
-        for ino in self.attributes:
+
+class Kernel:
+    """The kernel's side of the mount of this process."""
+
+    def __init__(self) -> None:
+        self._device: int | None = None
+
+    def attach(self) -> None:
+        """Find the way to the kernel, once there is a mount."""
+        for entry in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if str(entry.readlink()) == _DEVICE:
+                    self._device = int(entry.name)
+
+    def tell(self, notices: Notices) -> None:
+        """Tell it; what it does not know, it need not forget."""
+        for ino in notices.attributes:
             with contextlib.suppress(OSError):
                 pyfuse3.invalidate_inode(ino, attr_only=True)
-        for ino in self.contents:
+        for ino in notices.contents:
             with contextlib.suppress(OSError):
                 pyfuse3.invalidate_inode(ino, attr_only=False)
-        for parent, name in self.names:
+        if not notices.names or self._take_all_names_back():
+            return
+        for parent, name in notices.names:
             with contextlib.suppress(OSError):
                 pyfuse3.invalidate_entry(parent, name)
+
+    def _take_all_names_back(self) -> bool:
+        if self._device is None:
+            return False
+        try:
+            os.write(self._device, _HEADER.pack(_HEADER.size, _INCREASE_EPOCH, 0))
+        except OSError:
+            # An older kernel.
+            self._device = None
+            return False
+        return True

@@ -25,7 +25,7 @@ from glancefs.errors import GlancefsError
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.finality import Closing, Opener, closing, was_killed, watch
 from glancefs.fuse.inodes import Inode, Inodes
-from glancefs.fuse.notices import Notices
+from glancefs.fuse.notices import Kernel, Notices
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.windows import Piece, WriteWindow
@@ -52,12 +52,14 @@ class Publisher:
         tree: ImageTree,
         bridge: Bridge,
         inodes: Inodes,
+        kernel: Kernel,
         statistics: Statistics,
         settle_after: float = SETTLE_AFTER,
     ) -> None:
         self._tree: Final = tree
         self._bridge: Final = bridge
         self._inodes: Final = inodes
+        self._kernel: Final = kernel
         self._statistics: Final = statistics
         self._settle_after: Final = settle_after
         self._files: Final[dict[str, StagedFile]] = {}
@@ -190,7 +192,7 @@ class Publisher:
         notices = self.became(file, image)
         if len(notices):
             # Nobody who waits for a close holds the lock of a folder.
-            await self._bridge.notify(notices.tell)
+            await self._bridge.notify(partial(self._kernel.tell, notices))
 
     def became(self, file: StagedFile, image: Image) -> Notices:
         """Let the inode of a staged file stand for the image that it has become. Gives what to tell the kernel."""

@@ -18,7 +18,8 @@ from glancefs.fuse.inodes import Inode
 from glancefs.fuse.windows import WriteWindow
 from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree import Entry
-from glancefs.tree.entries import image_entry, staged_entry
+from glancefs.tree.attributes import PROPERTY, unsaying
+from glancefs.tree.entries import MTIME, image_entry, staged_entry
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -54,6 +55,15 @@ class StagedFile:
         if self.upload.state is StagedState.PUBLISHED and image is not None:
             return image_entry(self.inode.path, image, is_changeable=True)
         return staged_entry(self.inode.path, self.upload)
+
+    def change(self) -> None:
+        """Say that its data change from here on: a time that was set before is not theirs.
+
+        Raises StoreFull, StoreUnavailable when that can't be kept.
+        """
+        said = self.upload.said
+        if MTIME in said.properties:
+            self.upload.know(said=unsaying(said, f"{PROPERTY}{MTIME}"))
 
     def wake(self) -> None:
         """Say that somebody works on it again: it is not settled."""

@@ -4,7 +4,7 @@
 Answers for mountinfo (proc(5)) and umount(2). A mount whose daemon was killed answers everything with "Transport
 endpoint is not connected"; a new mount would lie over the corpse, so it is detached first.
 
-Threading: functions without state. Those that look at a mount may block on its daemon, and say so.
+Threading: functions without state. Those that ask a daemon do so in a thread of its own, and give up after a while.
 """
 
 from __future__ import annotations
@@ -13,21 +13,32 @@ import ctypes
 import errno
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from queue import Empty, Queue
+from threading import Thread
+from typing import Final, TypeVar
 
 from glancefs.errors import ConfigError
 
 SUBTYPE: Final = "glancefs"
 FILE_SYSTEM: Final = f"fuse.{SUBTYPE}"
 
+_FORCE: Final = 1
+"""MNT_FORCE of umount2(2): requests under way are given up."""
 _DETACH: Final = 2
 """MNT_DETACH of umount2(2)."""
 _NO_FOLLOW: Final = 8
 """UMOUNT_NOFOLLOW."""
 _PATIENCE: Final = 20.0
+_DEAD: Final = frozenset({errno.ENOTCONN, errno.ECONNABORTED})
+
+ANSWER_PATIENCE: Final = 5.0
+"""Seconds after which a mount is taken for one that does not answer."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,35 +72,70 @@ def mounted_at(point: Path) -> Mounted | None:
     return found
 
 
-def check_free(point: Path) -> None:
+def place_of(path: Path) -> Path:
+    """Give where a path leads, without a look at a mount that lies there: its daemon might not answer."""
+    path = path.absolute()
+    place = Path(os.path.realpath(path.parent)) / path.name
+    return place if path.name != ".." and mounted_at(place) is not None else Path(os.path.realpath(path))
+
+
+def check_free(point: Path, *, patience: float = ANSWER_PATIENCE) -> None:
     """Make sure that a place can be mounted on, clearing away what a killed daemon left there.
 
-    Blocks as long as a daemon that is alive does not answer. Raises ConfigError.
+    Raises ConfigError, also for a mount that does not answer within ``patience`` seconds.
     """
     while (mounted := mounted_at(point)) is not None and mounted.file_system == FILE_SYSTEM:
-        if not _is_dead(point):
-            message = f"{point} is a mount of {mounted.source} already; `glancefs umount {point}` ends it."
-            raise ConfigError(message)
-        unmount(point, lazy=True)
+        try:
+            # Unlike the attributes of the root, which the kernel may remember for long, this is always asked for.
+            ask(partial(os.statvfs, point), patience=patience)
+        except TimeoutError:
+            message = (
+                f"{point} is a mount of {mounted.source} that does not answer; "
+                f"`glancefs umount --lazy {point}` takes it away."
+            )
+            raise ConfigError(message) from None
+        except OSError as error:
+            if error.errno in _DEAD:
+                unmount(point, lazy=True)
+                continue
+        message = f"{point} is a mount of {mounted.source} already; `glancefs umount {point}` ends it."
+        raise ConfigError(message)
     if not point.is_dir():
         message = f"{point} is no folder that could be mounted on."
         raise ConfigError(message)
 
 
-def _is_dead(point: Path) -> bool:
+def ask(question: Callable[[], T], *, patience: float = ANSWER_PATIENCE) -> T:
+    """Ask a mount something in a thread of its own, since its daemon might never answer.
+
+    Raises TimeoutError then, and what the question raises.
+    """
+    answers: Queue[T | OSError] = Queue()
+
+    def work() -> None:
+        try:
+            answers.put(question())
+        except OSError as error:
+            answers.put(error)
+
+    Thread(target=work, name="question", daemon=True).start()
     try:
-        # Unlike the attributes of the root, which the kernel may remember for long, this is always asked of the daemon.
-        os.statvfs(point)
-    except OSError as error:
-        return error.errno in {errno.ENOTCONN, errno.ECONNABORTED}
-    return False
+        answer = answers.get(timeout=patience)
+    except Empty:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
 
 
-def unmount(point: Path, *, lazy: bool = False) -> None:
-    """Take a mount away. Raises OSError: EBUSY while somebody has files open on it (not if ``lazy``)."""
+def unmount(point: Path, *, lazy: bool = False, is_silent: bool = False) -> None:
+    """Take a mount away. Raises OSError: EBUSY while somebody has files open on it (not if ``lazy``).
+
+    Of a mount that does not answer (``is_silent``), whatever waits for an answer gets an error; only root can do that.
+    """
     if os.geteuid() == 0:
         library = ctypes.CDLL(None, use_errno=True)
-        flags = _NO_FOLLOW | (_DETACH if lazy else 0)
+        flags = _NO_FOLLOW | (_DETACH if lazy else 0) | (_FORCE if is_silent else 0)
         if library.umount2(os.fsencode(point), flags):
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(point))

@@ -85,8 +85,8 @@ def mounts_below(folder: Path) -> list[Path]:
 
 
 def unmount(point: Path) -> None:
-    """Take a mount away even when its daemon is dead or files on it are open."""
-    for command in (["fusermount3", "-uz", str(point)], ["umount", "-l", str(point)]):
+    """Take a mount away even when its daemon is dead or files on it are open; whoever waits for it is freed."""
+    for command in (["umount", "-f", "-l", str(point)], ["fusermount3", "-uz", str(point)]):
         try:
             if subprocess.run(command, capture_output=True, check=False, timeout=10).returncode == 0:
                 return

@@ -23,7 +23,7 @@ from glancefs.model import ImageStatus
 from glancefs.stores.owner import NOTE
 from tests.e2e.mount import busy_writer
 from tests.support.mounting import Mount, Mounts, eventually
-from tests.support.processes import Processes
+from tests.support.processes import Processes, product, run
 
 pytestmark = pytest.mark.e2e
 
@@ -145,12 +145,30 @@ def test_a_mount_whose_root_the_kernel_remembers_is_known_for_dead(mounts: Mount
     assert not mount.point.is_mount()
 
 
-def check_deaths(run: CrashRun, *, rounds: int) -> None:
+def test_a_mount_that_does_not_answer_can_be_taken_away(mounts: Mounts, processes: Processes) -> None:
+    mount = mounts.mount()
+    (mount / "a").write_bytes(b"data")
+    mount.process.send(signal.SIGSTOP)
+    waiting = processes.start(["stat", "--file-system", mount.point])
+    told = run([product(), "mount", mount.data, mount.point], expect=2)
+    assert "does not answer; `glancefs umount --lazy" in told.err
+    told = run([product(), "umount", mount.point], expect=1)
+    assert told.err == f"glancefs: {mount.point} does not answer. --lazy takes it away all the same.\n"
+    run([product(), "umount", "--lazy", mount.point])
+    assert not mount.point.is_mount()
+    assert waiting.wait() == 1
+    mount.process.send(signal.SIGCONT)
+    assert mount.process.wait() == 0
+    again = mounts.mount(point=mount.point)
+    assert (again / "a").read_bytes() == b"data"
+
+
+def check_deaths(crashes: CrashRun, *, rounds: int) -> None:
     for number in range(rounds):
-        run.round(number)
-    run.end()
-    assert run.promises > rounds
-    sys.stdout.write(f"{rounds} deaths, {run.promises} promises kept, {run.broken_off} files broken off\n")
+        crashes.round(number)
+    crashes.end()
+    assert crashes.promises > rounds
+    sys.stdout.write(f"{rounds} deaths, {crashes.promises} promises kept, {crashes.broken_off} files broken off\n")
 
 
 @pytest.fixture
