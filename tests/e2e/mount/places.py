@@ -21,7 +21,7 @@ _RENAME_NOREPLACE: Final = 1
 _AT_FDCWD: Final = -100
 
 
-def fails(number: int, work: Callable[[], object]) -> None:
+def must_fail(number: int, work: Callable[[], object]) -> None:
     """Make sure that something is refused with this errno."""
     with pytest.raises(OSError, match=re.escape(os.strerror(number))) as error:
         work()

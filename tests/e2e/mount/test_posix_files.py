@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.mount.places import NANOSECONDS, fails
+from tests.e2e.mount.places import NANOSECONDS, must_fail
 from tests.support.mounting import Mounts
 
 pytestmark = pytest.mark.e2e
@@ -44,9 +44,9 @@ def test_open_creates_an_empty_regular_file(place: Path) -> None:
 @pytest.mark.parametrize("name", ["a", ".a"])
 def test_open_with_o_excl_refuses_what_exists(place: Path, name: str) -> None:
     (place / name).write_bytes(b"data")
-    fails(errno.EEXIST, lambda: os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    must_fail(errno.EEXIST, lambda: os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     (place / "folder").mkdir()
-    fails(errno.EEXIST, lambda: os.open(place / "folder", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    must_fail(errno.EEXIST, lambda: os.open(place / "folder", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     assert (place / name).read_bytes() == b"data"
 
 
@@ -73,21 +73,21 @@ def test_open_with_o_excl_has_one_winner(place: Path) -> None:
 
 def test_open_refuses_what_is_not_there(place: Path) -> None:
     (place / "a").write_bytes(b"data")
-    fails(errno.ENOENT, lambda: os.open(place / "b", os.O_RDONLY))
-    fails(errno.ENOENT, lambda: os.open(place / "b" / "c", os.O_WRONLY | os.O_CREAT))
-    fails(errno.ENOTDIR, lambda: os.open(place / "a" / "c", os.O_RDONLY))
-    fails(errno.ENOTDIR, lambda: os.open(place / "a" / "c", os.O_WRONLY | os.O_CREAT))
+    must_fail(errno.ENOENT, lambda: os.open(place / "b", os.O_RDONLY))
+    must_fail(errno.ENOENT, lambda: os.open(place / "b" / "c", os.O_WRONLY | os.O_CREAT))
+    must_fail(errno.ENOTDIR, lambda: os.open(place / "a" / "c", os.O_RDONLY))
+    must_fail(errno.ENOTDIR, lambda: os.open(place / "a" / "c", os.O_WRONLY | os.O_CREAT))
 
 
 def test_open_tells_files_from_folders(place: Path) -> None:
     (place / "a").write_bytes(b"data")
     (place / "folder").mkdir()
-    fails(errno.ENOTDIR, lambda: os.open(place / "a", os.O_RDONLY | os.O_DIRECTORY))
-    fails(errno.ENOTDIR, lambda: os.open(f"{place}/a/", os.O_RDONLY))
-    fails(errno.EISDIR, lambda: os.open(place / "folder", os.O_WRONLY))
-    fails(errno.EISDIR, lambda: os.open(place / "folder", os.O_RDWR | os.O_CREAT))
-    fails(errno.EISDIR, lambda: os.open(place / "folder", os.O_RDONLY | os.O_TRUNC))
-    fails(errno.EISDIR, lambda: os.open(f"{place}/new/", os.O_WRONLY | os.O_CREAT))
+    must_fail(errno.ENOTDIR, lambda: os.open(place / "a", os.O_RDONLY | os.O_DIRECTORY))
+    must_fail(errno.ENOTDIR, lambda: os.open(f"{place}/a/", os.O_RDONLY))
+    must_fail(errno.EISDIR, lambda: os.open(place / "folder", os.O_WRONLY))
+    must_fail(errno.EISDIR, lambda: os.open(place / "folder", os.O_RDWR | os.O_CREAT))
+    must_fail(errno.EISDIR, lambda: os.open(place / "folder", os.O_RDONLY | os.O_TRUNC))
+    must_fail(errno.EISDIR, lambda: os.open(f"{place}/new/", os.O_WRONLY | os.O_CREAT))
 
 
 def test_open_without_o_excl_opens_what_is_there(place: Path) -> None:
@@ -137,8 +137,8 @@ def test_appending_processes_lose_nothing(place: Path) -> None:
 def test_a_descriptor_does_what_it_was_opened_for(place: Path) -> None:
     (place / ".a").write_bytes(b"data")
     reading, writing = os.open(place / ".a", os.O_RDONLY), os.open(place / ".a", os.O_WRONLY)
-    fails(errno.EBADF, lambda: os.write(reading, b"x"))
-    fails(errno.EBADF, lambda: os.read(writing, 1))
+    must_fail(errno.EBADF, lambda: os.write(reading, b"x"))
+    must_fail(errno.EBADF, lambda: os.read(writing, 1))
     os.close(reading)
     os.close(writing)
 
@@ -188,7 +188,7 @@ def test_an_open_file_outlives_its_name(place: Path) -> None:
     assert os.pread(staged, 10, 0) == b"datamo"
     os.close(image)
     os.close(staged)
-    fails(errno.ENOENT, lambda: os.stat(place / ".b"))
+    must_fail(errno.ENOENT, lambda: os.stat(place / ".b"))
 
 
 def test_an_open_file_goes_with_its_name(place: Path) -> None:
@@ -229,12 +229,12 @@ def test_what_was_cut_off_does_not_come_back(place: Path) -> None:
 def test_truncate_refuses_what_it_can_t_cut(place: Path) -> None:
     (place / "folder").mkdir()
     (place / ".a").write_bytes(b"data")
-    fails(errno.EISDIR, lambda: os.truncate(place / "folder", 0))
-    fails(errno.ENOENT, lambda: os.truncate(place / "none", 0))
-    fails(errno.ENOTDIR, lambda: os.truncate(place / ".a" / "b", 0))
-    fails(errno.EINVAL, lambda: os.truncate(place / ".a", -1))
+    must_fail(errno.EISDIR, lambda: os.truncate(place / "folder", 0))
+    must_fail(errno.ENOENT, lambda: os.truncate(place / "none", 0))
+    must_fail(errno.ENOTDIR, lambda: os.truncate(place / ".a" / "b", 0))
+    must_fail(errno.EINVAL, lambda: os.truncate(place / ".a", -1))
     reading = os.open(place / ".a", os.O_RDONLY)
-    fails(errno.EINVAL, lambda: os.ftruncate(reading, 0))
+    must_fail(errno.EINVAL, lambda: os.ftruncate(reading, 0))
     os.close(reading)
     assert (place / ".a").read_bytes() == b"data"
 
@@ -292,8 +292,8 @@ def test_utimensat_sets_the_time_to_this_moment(place: Path) -> None:
 
 def test_utimensat_refuses_what_is_not_there(place: Path) -> None:
     (place / "a").write_bytes(b"data")
-    fails(errno.ENOENT, lambda: os.utime(place / "none", ns=(0, 0)))
-    fails(errno.ENOTDIR, lambda: os.utime(place / "a" / "b", ns=(0, 0)))
+    must_fail(errno.ENOENT, lambda: os.utime(place / "none", ns=(0, 0)))
+    must_fail(errno.ENOTDIR, lambda: os.utime(place / "a" / "b", ns=(0, 0)))
 
 
 def test_the_time_of_last_access_alone_leaves_that_of_modification(place: Path) -> None:
@@ -354,7 +354,7 @@ def test_a_file_without_holes_is_data_to_its_end(place: Path) -> None:
     descriptor = os.open(place / "a", os.O_RDONLY)
     assert os.lseek(descriptor, 0, os.SEEK_DATA) == 0
     assert os.lseek(descriptor, 0, os.SEEK_HOLE) == 10_000
-    fails(errno.ENXIO, lambda: os.lseek(descriptor, 10_000, os.SEEK_DATA))
+    must_fail(errno.ENXIO, lambda: os.lseek(descriptor, 10_000, os.SEEK_DATA))
     os.close(descriptor)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.mount.places import fails, rename_without_replacing
+from tests.e2e.mount.places import must_fail, rename_without_replacing
 
 pytestmark = pytest.mark.e2e
 
@@ -40,13 +40,13 @@ def test_mkdir_refuses_what_exists(place: Path) -> None:
     (place / ".staged").write_bytes(b"data")
     (place / "folder").mkdir()
     for name in ("file", ".staged", "folder", "folder/..", "folder/."):
-        fails(errno.EEXIST, partial(os.mkdir, f"{place}/{name}"))
+        must_fail(errno.EEXIST, partial(os.mkdir, f"{place}/{name}"))
 
 
 def test_mkdir_needs_a_folder_to_be_in(place: Path) -> None:
     (place / "file").write_bytes(b"data")
-    fails(errno.ENOENT, (place / "none" / "a").mkdir)
-    fails(errno.ENOTDIR, (place / "file" / "a").mkdir)
+    must_fail(errno.ENOENT, (place / "none" / "a").mkdir)
+    must_fail(errno.ENOTDIR, (place / "file" / "a").mkdir)
 
 
 # ---- rmdir
@@ -66,29 +66,29 @@ def test_rmdir_refuses_a_folder_that_holds_something(place: Path, name: str) -> 
         (place / "a" / name).mkdir()
     else:
         (place / "a" / name).write_bytes(b"data")
-    fails(errno.ENOTEMPTY, (place / "a").rmdir)
+    must_fail(errno.ENOTEMPTY, (place / "a").rmdir)
     assert (place / "a" / name).exists()
 
 
 def test_rmdir_refuses_what_is_no_folder(place: Path) -> None:
     (place / "file").write_bytes(b"data")
-    fails(errno.ENOTDIR, (place / "file").rmdir)
-    fails(errno.ENOTDIR, (place / "file" / "a").rmdir)
-    fails(errno.ENOENT, (place / "none").rmdir)
+    must_fail(errno.ENOTDIR, (place / "file").rmdir)
+    must_fail(errno.ENOTDIR, (place / "file" / "a").rmdir)
+    must_fail(errno.ENOENT, (place / "none").rmdir)
 
 
 def test_rmdir_refuses_dot_and_dot_dot(place: Path) -> None:
     (place / "a" / "b").mkdir(parents=True)
-    fails(errno.EINVAL, lambda: os.rmdir(f"{place}/a/b/."))
-    fails(errno.ENOTEMPTY, lambda: os.rmdir(f"{place}/a/b/.."))
+    must_fail(errno.EINVAL, lambda: os.rmdir(f"{place}/a/b/."))
+    must_fail(errno.ENOTEMPTY, lambda: os.rmdir(f"{place}/a/b/.."))
 
 
 def test_a_removed_folder_that_is_open_is_empty(place: Path) -> None:
     (place / "a").mkdir()
     descriptor = os.open(place / "a", os.O_RDONLY | os.O_DIRECTORY)
     (place / "a").rmdir()
-    fails(errno.ENOENT, lambda: os.open("b", os.O_WRONLY | os.O_CREAT, dir_fd=descriptor))
-    fails(errno.ENOENT, lambda: os.mkdir("b", dir_fd=descriptor))
+    must_fail(errno.ENOENT, lambda: os.open("b", os.O_WRONLY | os.O_CREAT, dir_fd=descriptor))
+    must_fail(errno.ENOENT, lambda: os.mkdir("b", dir_fd=descriptor))
     os.close(descriptor)
     assert list(place.iterdir()) == []
 
@@ -99,7 +99,7 @@ def test_a_folder_can_be_made_anew_where_one_was(place: Path) -> None:
         (place / "a" / "b").write_bytes(b"data")
         (place / "a" / "b").unlink()
         (place / "a").rmdir()
-    fails(errno.ENOENT, lambda: os.stat(place / "a"))
+    must_fail(errno.ENOENT, lambda: os.stat(place / "a"))
 
 
 # ---- unlink
@@ -108,18 +108,18 @@ def test_a_folder_can_be_made_anew_where_one_was(place: Path) -> None:
 def test_unlink_removes_a_file(place: Path) -> None:
     (place / "a").write_bytes(b"data")
     (place / "a").unlink()
-    fails(errno.ENOENT, lambda: os.stat(place / "a"))
-    fails(errno.ENOENT, (place / "a").unlink)
+    must_fail(errno.ENOENT, lambda: os.stat(place / "a"))
+    must_fail(errno.ENOENT, (place / "a").unlink)
 
 
 def test_unlink_refuses_what_is_no_file(place: Path) -> None:
     (place / "folder").mkdir()
     (place / "file").write_bytes(b"data")
     # POSIX has EPERM here, Linux EISDIR.
-    fails(errno.EISDIR, (place / "folder").unlink)
-    fails(errno.ENOTDIR, (place / "file" / "a").unlink)
-    fails(errno.ENOTDIR, lambda: os.unlink(f"{place}/file/"))
-    fails(errno.ENOENT, (place / "none" / "a").unlink)
+    must_fail(errno.EISDIR, (place / "folder").unlink)
+    must_fail(errno.ENOTDIR, (place / "file" / "a").unlink)
+    must_fail(errno.ENOTDIR, lambda: os.unlink(f"{place}/file/"))
+    must_fail(errno.ENOENT, (place / "none" / "a").unlink)
 
 
 def test_a_name_that_was_unlinked_can_be_given_anew(place: Path) -> None:
@@ -180,7 +180,7 @@ def test_rename_replaces_an_empty_folder_only(place: Path) -> None:
         (place / name).mkdir()
     (place / "a" / "file").write_bytes(b"data")
     (place / "full" / "file").write_bytes(b"data")
-    fails(errno.ENOTEMPTY, lambda: (place / "a").rename(place / "full"))
+    must_fail(errno.ENOTEMPTY, lambda: (place / "a").rename(place / "full"))
     (place / "a").rename(place / "empty")
     assert (place / "empty" / "file").read_bytes() == b"data"
     assert sorted(path.name for path in place.iterdir()) == ["empty", "full"]
@@ -189,24 +189,24 @@ def test_rename_replaces_an_empty_folder_only(place: Path) -> None:
 def test_rename_tells_files_from_folders(place: Path) -> None:
     (place / "file").write_bytes(b"data")
     (place / "folder").mkdir()
-    fails(errno.EISDIR, lambda: (place / "file").rename(place / "folder"))
-    fails(errno.ENOTDIR, lambda: (place / "folder").rename(place / "file"))
-    fails(errno.ENOTDIR, lambda: os.rename(f"{place}/file/", f"{place}/b"))
+    must_fail(errno.EISDIR, lambda: (place / "file").rename(place / "folder"))
+    must_fail(errno.ENOTDIR, lambda: (place / "folder").rename(place / "file"))
+    must_fail(errno.ENOTDIR, lambda: os.rename(f"{place}/file/", f"{place}/b"))
     assert (place / "file").read_bytes() == b"data"
 
 
 def test_rename_refuses_to_put_a_folder_into_itself(place: Path) -> None:
     (place / "a" / "b").mkdir(parents=True)
-    fails(errno.EINVAL, lambda: (place / "a").rename(place / "a" / "b" / "c"))
-    fails(errno.ENOTEMPTY, lambda: (place / "a" / "b").rename(place / "a"))
+    must_fail(errno.EINVAL, lambda: (place / "a").rename(place / "a" / "b" / "c"))
+    must_fail(errno.ENOTEMPTY, lambda: (place / "a" / "b").rename(place / "a"))
     assert (place / "a" / "b").is_dir()
 
 
 def test_rename_needs_both_places(place: Path) -> None:
     (place / "a").write_bytes(b"data")
-    fails(errno.ENOENT, lambda: (place / "none").rename(place / "b"))
-    fails(errno.ENOENT, lambda: (place / "a").rename(place / "none" / "b"))
-    fails(errno.ENOTDIR, lambda: (place / "a").rename(place / "a" / "b"))
+    must_fail(errno.ENOENT, lambda: (place / "none").rename(place / "b"))
+    must_fail(errno.ENOENT, lambda: (place / "a").rename(place / "none" / "b"))
+    must_fail(errno.ENOTDIR, lambda: (place / "a").rename(place / "a" / "b"))
     assert (place / "a").read_bytes() == b"data"
 
 
@@ -214,8 +214,8 @@ def test_rename_without_replacing(place: Path) -> None:
     (place / "a").write_bytes(b"a")
     (place / "b").write_bytes(b"b")
     (place / "folder").mkdir()
-    fails(errno.EEXIST, lambda: rename_without_replacing(place / "a", place / "b"))
-    fails(errno.EEXIST, lambda: rename_without_replacing(place / "a", place / "folder"))
+    must_fail(errno.EEXIST, lambda: rename_without_replacing(place / "a", place / "b"))
+    must_fail(errno.EEXIST, lambda: rename_without_replacing(place / "a", place / "folder"))
     rename_without_replacing(place / "a", place / "c")
     assert ((place / "b").read_bytes(), (place / "c").read_bytes()) == (b"b", b"a")
 
@@ -260,14 +260,14 @@ def test_names_have_255_bytes_at_most(place: Path, name: str) -> None:
     assert [path.name for path in place.iterdir()] == [name]
     longer = place / f"{name}ü"
     (place / "folder").mkdir()
-    fails(errno.ENAMETOOLONG, lambda: os.open(longer, os.O_WRONLY | os.O_CREAT))
-    fails(errno.ENAMETOOLONG, longer.mkdir)
-    fails(errno.ENAMETOOLONG, longer.stat)
-    fails(errno.ENAMETOOLONG, longer.unlink)
-    fails(errno.ENAMETOOLONG, longer.rmdir)
-    fails(errno.ENAMETOOLONG, lambda: os.truncate(longer, 0))
-    fails(errno.ENAMETOOLONG, lambda: (place / name).rename(longer))
-    fails(errno.ENAMETOOLONG, lambda: longer.rename(place / "b"))
+    must_fail(errno.ENAMETOOLONG, lambda: os.open(longer, os.O_WRONLY | os.O_CREAT))
+    must_fail(errno.ENAMETOOLONG, longer.mkdir)
+    must_fail(errno.ENAMETOOLONG, longer.stat)
+    must_fail(errno.ENAMETOOLONG, longer.unlink)
+    must_fail(errno.ENAMETOOLONG, longer.rmdir)
+    must_fail(errno.ENAMETOOLONG, lambda: os.truncate(longer, 0))
+    must_fail(errno.ENAMETOOLONG, lambda: (place / name).rename(longer))
+    must_fail(errno.ENAMETOOLONG, lambda: longer.rename(place / "b"))
     (place / name).unlink()
 
 
@@ -275,7 +275,7 @@ def test_paths_have_4095_bytes_at_most(place: Path) -> None:
     longest = f"{place}/"
     longest += "./" * ((4095 - len(longest.encode())) // 2)
     assert os.stat(longest).st_ino == place.stat().st_ino
-    fails(errno.ENAMETOOLONG, lambda: os.stat(longest + "./"))
+    must_fail(errno.ENAMETOOLONG, lambda: os.stat(longest + "./"))
 
 
 def test_folders_nest_deeply(place: Path) -> None:
