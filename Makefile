@@ -8,9 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := glancefs gateway mount_helpers tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
-# pyfuse3 comes as source, and is built with what is pinned here; pip calls that by one name before 25.3, the other since.
-PINNED = PIP_CONSTRAINT=$(1) PIP_BUILD_CONSTRAINT=$(1) $(PIP) install --require-hashes --only-binary :all: \
-    --no-binary pyfuse3 --requirement $(1)
+# pyfuse3 comes as source; it is built with what requirements-build.lock put into the environment, not with what pip would choose.
+PINNED = $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pyfuse3 --requirement $(1)
 
 # What pyfuse3 is built with, and what mounts for users who are not root.
 MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
@@ -44,13 +43,14 @@ setup: $(VENV)/.run ## make .venv with what running takes
 setup-test: $(VENV)/.test test-packages ## add what the tests take
 
 run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs, and show them as files in MOUNT, ~/glancefs
-	@mkdir -p "$(DATA)" "$(MOUNT)"; \
+	@mkdir -p "$(DATA)" "$(MOUNT)"; trap stopped=yes INT TERM HUP; \
 	if $(BIN)/glancefs mount "$(DATA)" "$(MOUNT)"; then \
 	    echo "glancefs shows the images as files in $(MOUNT)"; \
 	    trap '$(BIN)/glancefs umount "$(MOUNT)"' EXIT; \
-	else \
+	elif [ -z "$$stopped" ]; then \
 	    echo "Going on without the mount." >&2; \
 	fi; \
+	[ -z "$$stopped" ] || exit 130; \
 	$(BIN)/glancefs serve --data "$(DATA)" $(ARGS) & server=$$!; \
 	trap stopped=yes INT; trap 'stopped=yes; kill $$server 2>/dev/null' TERM HUP; \
 	while kill -0 $$server 2>/dev/null; do wait $$server; status=$$?; done; [ "$$stopped" ] || exit $$status
@@ -76,10 +76,11 @@ soak: setup-test ## run the tests that take minutes
 
 lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of each
 	@$(PIP) install uv
-	@compile="$(BIN)/uv --quiet pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	@compile="$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate $(ARGS)"; \
-	    $$compile --extra build --extra mount --extra test --output-file requirements-test.lock && \
-	    $$compile --extra build --extra mount --constraint requirements-test.lock --output-file requirements.lock
+	    $$compile pyproject.toml --extra mount --extra test --group build --output-file requirements-test.lock && \
+	    $$compile pyproject.toml --extra mount --constraint requirements-test.lock --output-file requirements.lock && \
+	    $$compile --group build --constraint requirements-test.lock --output-file requirements-build.lock
 
 clean: ## remove everything that was made here
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
@@ -91,8 +92,9 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call apt,python3-venv); }
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: requirements.lock pyproject.toml | $(BIN)/python mount-packages
+$(VENV)/.run: requirements-build.lock requirements.lock pyproject.toml | $(BIN)/python mount-packages
 	@echo "Installing the packages of requirements.lock into $(VENV)"
+	@$(call PINNED,requirements-build.lock)
 	@$(call PINNED,requirements.lock)
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
