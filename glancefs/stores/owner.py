@@ -10,7 +10,9 @@ Threading: may be used from many threads and processes.
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,36 +39,56 @@ class Owner:
         Raises ConfigError where it keeps those of another one, or nothing though it should; OSError.
         """
         note = folder / NOTE
-        try:
-            found = note.read_text(encoding="utf-8", errors="replace").strip()
-        except FileNotFoundError:
-            found = ""
-        if found == self.registry:
+        if self._is_noted(note):
             return
-        if found:
-            raise ConfigError(
-                f"{folder} keeps the images of another registry than the one that is configured. "
-                f"If that one is lost for good, remove {note}."
-            )
         make_folder(folder, sync=sync)
         if self.has_images and not any(folder.iterdir()):
             raise ConfigError(
                 f"{folder} is empty, and the registry names images in it: is its disk mounted? "
                 f"If they are lost for good, make {note}."
             )
-        _write(note, f"{self.registry}\n".encode(), sync=sync)
+        if not _write(note, f"{self.registry}\n".encode(), sync=sync):
+            # Somebody else was faster: another thread of ours, as a rule.
+            self._is_noted(note)
+
+    def _is_noted(self, note: Path) -> bool:
+        """Say whether the note names this registry; False where nobody is named. Raises ConfigError for another one."""
+        try:
+            found = note.read_text(encoding="utf-8", errors="replace").strip()
+        except FileNotFoundError:
+            return False
+        if found and found != self.registry:
+            raise ConfigError(
+                f"{note.parent} keeps the images of another registry than the one that is configured. "
+                f"If that one is lost for good, remove {note}."
+            )
+        return bool(found)
 
 
-def _write(note: Path, text: bytes, *, sync: bool) -> None:
-    # Complete before it has its name: who finds it empty would take it for nobody's.
-    new = note.with_name(f"{note.name}.{os.getpid()}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def _write(note: Path, text: bytes, *, sync: bool) -> bool:
+    """Write the note; False where one that says something is there by now, which stays."""
+    # Complete before it has its name, of many writers at once exactly one gets it: hence a name for each, and link(2).
+    new = note.with_name(f"{note.name}.{secrets.token_hex(8)}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.write(descriptor, text)
         if sync:
             os.fsync(descriptor)
+        try:
+            os.link(new, note)
+        except FileExistsError:
+            if note.stat().st_size:
+                return False
+            # An empty note is how an operator says that the folder may be taken.
+            new.rename(note)
+        except OSError as error:
+            if error.errno not in {errno.EPERM, errno.EOPNOTSUPP}:
+                raise
+            # A file system without hard links, as of a memory stick.
+            new.rename(note)
     finally:
         os.close(descriptor)
-    new.rename(note)
+        new.unlink(missing_ok=True)
     if sync:
         sync_folder(note.parent)
+    return True

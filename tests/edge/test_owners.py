@@ -7,6 +7,7 @@ Threading: none.
 from __future__ import annotations
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from glancefs.context import RequestContext
 from glancefs.errors import ConfigError
 from glancefs.model import Image, ImageType, NewImage
 from glancefs.stores.base import Swept
+from glancefs.stores.owner import Owner
 from glancefs.sweep import sweep
 from tests.support.cli import Cli
 
@@ -98,6 +100,32 @@ def test_an_empty_folder_where_images_should_be_takes_none(tmp_path: Path) -> No
         assert files_in(tmp_path / "mountpoint") == set()
         (tmp_path / "mountpoint" / "registry").touch()
         added(core)
+
+
+def test_many_first_images_at_once_agree_whose_the_folder_is(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with closing(core_at(tmp_path, store)) as core, ThreadPoolExecutor(max_workers=16) as threads:
+        images = list(threads.map(lambda _: added(core), range(16)))
+        assert {read(core, image) for image in images} == {DATA}
+        assert (store / "registry").read_text() == f"{core.registry.identity()}\n"
+    assert list(store.glob("registry.*")) == []
+
+
+def test_of_two_registries_that_take_a_folder_at_once_one_gets_it(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    owners = [Owner(registry=f"registry{number}", has_images=False) for number in range(16)]
+
+    def take(owner: Owner) -> str | None:
+        try:
+            owner.check(folder, sync=False)
+        except ConfigError:
+            return None
+        return owner.registry
+
+    with ThreadPoolExecutor(max_workers=16) as threads:
+        (winner,) = filter(None, threads.map(take, owners))
+    assert (folder / "registry").read_text() == f"{winner}\n"
+    assert files_in(folder) == {Path("registry")}
 
 
 def test_folders_from_before_there_were_notes_are_taken_over(tmp_path: Path) -> None:
