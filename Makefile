@@ -15,8 +15,11 @@ PINNED = $(PIP) install --require-hashes --no-build-isolation --only-binary :all
 MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
-TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git grub-rescue-pc openssl qemu-system-x86 qemu-utils \
-    rsync stress-ng vim-tiny xorriso
+TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git grub-rescue-pc mariadb-server-core openssl \
+    qemu-system-x86 qemu-utils rsync stress-ng vim-tiny xorriso
+# PostgreSQL's server is unpacked here, not installed, so that none starts on this machine; these are what it is linked to.
+POSTGRESQL := .cache/postgresql/usr/lib/postgresql/15/bin/postgres
+POSTGRESQL_PACKAGES := libgssapi-krb5-2 libicu72 libldap-2.5-0 libpq5 libxml2
 # What the benchmarks use besides: generators of load, and a way to switch syncing off.
 BENCH_PACKAGES := apache2-utils bindfs eatmydata rclone wrk
 # The peer of the benchmarks is unpacked here, not installed, so that no web server starts on this machine.
@@ -78,7 +81,7 @@ lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of e
 	@$(PIP) install uv
 	@compile="$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate $(ARGS)"; \
-	    $$compile pyproject.toml --extra mount --extra test --group build --output-file requirements-test.lock && \
+	    $$compile pyproject.toml --extra mount --extra postgresql --extra mariadb --extra test --group build --output-file requirements-test.lock && \
 	    $$compile pyproject.toml --extra mount --constraint requirements-test.lock --output-file requirements.lock && \
 	    $$compile --group build --constraint requirements-test.lock --output-file requirements-build.lock
 
@@ -117,6 +120,12 @@ install-missing = missing=; for package in $(1); do \
 # Missing tools stop no tests on a user's machine; they are skipped by name.
 test-packages:
 	@$(call install-missing,$(TEST_PACKAGES)) || [ "$$CI" != true ]
+	@[ -e $(POSTGRESQL) ] || [ -e /usr/lib/postgresql/15/bin/postgres ] || $(MAKE) -s $(POSTGRESQL) || [ "$$CI" != true ]
+
+$(POSTGRESQL):
+	@$(call install-missing,$(POSTGRESQL_PACKAGES))
+	@mkdir -p .cache/postgresql && cd .cache/postgresql && apt-get download -qq postgresql-15 2>/dev/null && \
+	    dpkg-deb -x postgresql-15_*.deb .
 
 bench-packages:
 	@$(call install-missing,$(BENCH_PACKAGES))

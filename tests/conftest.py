@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.support.images",
     "tests.support.mounting",
     "tests.support.cli",
+    "tests.support.databases",
     "tests.support.rest",
 ]
 

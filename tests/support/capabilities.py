@@ -19,6 +19,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GRUB = Path("/usr/lib/grub-rescue/grub-rescue-cdrom.iso")
+POSTGRESQL = next(
+    (
+        folder
+        for folder in (ROOT / ".cache/postgresql/usr/lib/postgresql/15/bin", Path("/usr/lib/postgresql/15/bin"))
+        if (folder / "postgres").is_file()
+    ),
+    None,
+)
+"""Where the server's programs are: unpacked by the Makefile, so that no server starts on this machine, or installed."""
 NETBOOT = Path("/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64")
 
 
@@ -39,8 +48,8 @@ def tool(name: str) -> Path | None:
     return Path(found) if found else None
 
 
-def _command(name: str, package: str) -> Capability:
-    return Capability(name=name, present=lambda: tool(name) is not None, source=f"Debian package {package}")
+def _command(name: str, package: str, *, command: str = "") -> Capability:
+    return Capability(name=name, present=lambda: tool(command or name) is not None, source=f"Debian package {package}")
 
 
 def git(*words: str) -> str | None:
@@ -77,6 +86,7 @@ CAPABILITIES = registered(
         _command("getfattr", "attr"),
         Capability(name="grub", present=GRUB.is_file, source="Debian package grub-rescue-pc"),
         Capability(name="git", present=lambda: git("rev-parse") is not None, source="a git work tree"),
+        _command("mariadb", "mariadb-server-core", command="mariadbd"),
         Capability(
             name="netboot",
             present=lambda: (NETBOOT / "linux").is_file() and (NETBOOT / "initrd.gz").is_file(),
@@ -84,6 +94,11 @@ CAPABILITIES = registered(
         ),
         _command("nginx", "nginx, which `make bench` unpacks"),
         _command("openssl", "openssl"),
+        Capability(
+            name="postgresql",
+            present=lambda: POSTGRESQL is not None,
+            source="Debian package postgresql-15, which `make setup-test` unpacks",
+        ),
         _command("qemu-img", "qemu-utils"),
         _command("qemu-system-x86_64", "qemu-system-x86"),
         _command("rclone", "rclone, which `make bench` installs"),
