@@ -95,8 +95,11 @@ class Database(Protocol):
         """Lend a connection for statements that only read. Database errors inside come out translated."""
         ...
 
-    def connect_to_write(self) -> Connection:
-        """Give a connection for `begin_writing`, which is the caller's to close. Raises RegistryUnavailable."""
+    def connect_to_write(self, *, patient: bool = False) -> Connection:
+        """Give a connection for `begin_writing`, which is the caller's to close. Raises RegistryUnavailable.
+
+        A ``patient`` one lets statements take as long as they take.
+        """
         ...
 
     def begin_writing(self, connection: Connection) -> None:

@@ -124,6 +124,7 @@ class Shape:
 
 
 def shape_of(view: View, ways: Ways) -> Shape:
+    """Give the shape of a view on a database."""
     return Shape(ways, view.viewer is not None, view.sees_all)
 
 

@@ -61,26 +61,28 @@ class MariadbDatabase(ServerDatabase):
         if connection.execute(text("SELECT GET_LOCK(:name, :seconds)"), values).scalar_one() != 1:
             raise RegistryUnavailable("The registry's database is being upgraded by somebody else.")
 
-    def _connect_arguments(self) -> dict[str, Any]:
-        patience = self._busy_timeout + GRACE
+    def _connect_arguments(self, patience: float | None) -> dict[str, Any]:
+        limit = None if patience is None else patience + GRACE
         return {
             "charset": "utf8mb4",
             "collation": COLLATION,
             "connect_timeout": CONNECTING,
-            "read_timeout": patience,
-            "write_timeout": patience,
+            "read_timeout": limit,
+            "write_timeout": limit,
             "local_infile": False,
         }
 
-    def _prepare(self, connection: Any, record: object) -> None:  # noqa: ANN401, ARG002 - the driver's own
+    def _prepare(self, connection: Any, patience: float | None) -> None:  # noqa: ANN401 - the driver's own
         if "MariaDB" not in connection.get_server_info():
             raise ConfigError("The registry's URL leads to MySQL; the registry works on MariaDB 10.6 and later.")
         seconds = max(1, int(self._busy_timeout))
         settings = (
             "sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO'",
+            # Looking begins with the index that has the order, not with all that have a property.
+            "optimizer_switch = 'exists_to_in=off'",
             f"innodb_lock_wait_timeout = {seconds}",
             f"lock_wait_timeout = {seconds}",
-            f"max_statement_time = {seconds}",
+            f"max_statement_time = {0 if patience is None else patience}",
             "time_zone = '+00:00'",
         )
         with connection.cursor() as cursor:

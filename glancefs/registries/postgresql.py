@@ -22,7 +22,7 @@ from sqlalchemy import URL, ColumnElement, Connection, func, text
 
 from glancefs.errors import GlancefsError
 from glancefs.registries.database import POLLED, Ways
-from glancefs.registries.server import CONNECTING, ServerDatabase
+from glancefs.registries.server import CONNECTING, GRACE, ServerDatabase
 
 _CHANNEL: Final = "glancefs"
 _UPGRADING: Final = 0x676C616E6365
@@ -37,7 +37,6 @@ _SETTINGS: Final = (
     "plan_cache_mode = force_custom_plan",
     # What is confirmed is on the disk, whatever the server's default is.
     "synchronous_commit = on",
-    "idle_in_transaction_session_timeout = '60s'",
 )
 
 _REFUSALS: Final = (
@@ -120,8 +119,7 @@ class PostgresqlDatabase(ServerDatabase):
                     # Whatever happened before it listened is news.
                     self._listener = self._listen()
                     return
-                for _ in self._listener.notifies(timeout=seconds, stop_after=1):
-                    return
+                list(self._listener.notifies(timeout=seconds, stop_after=1))
             except (psycopg.Error, GlancefsError, OSError):
                 self._stop_listening()
                 time.sleep(min(seconds, POLLED))
@@ -146,12 +144,14 @@ class PostgresqlDatabase(ServerDatabase):
         if listener is not None:
             listener.close()
 
-    def _connect_arguments(self) -> dict[str, Any]:
+    def _connect_arguments(self, patience: float | None) -> dict[str, Any]:  # noqa: ARG002 - see `_prepare`
         return {name: value for name, value in _NETWORK.items() if name not in self._url.query}
 
-    def _prepare(self, connection: Any, record: object) -> None:  # noqa: ANN401, ARG002 - the driver's own
-        milliseconds = int(self._busy_timeout * 1000)
-        settings = [*_SETTINGS, f"lock_timeout = {milliseconds}", f"statement_timeout = {milliseconds}"]
+    def _prepare(self, connection: Any, patience: float | None) -> None:  # noqa: ANN401 - the driver's own
+        settings = [*_SETTINGS, f"lock_timeout = {int(self._busy_timeout * 1000)}"]
+        if patience is not None:
+            settings += [f"statement_timeout = {int(patience * 1000)}", "idle_in_transaction_session_timeout = '60s'"]
+            _limit(connection, patience + GRACE)
         before = connection.autocommit
         connection.autocommit = True
         connection.execute("; ".join(f"SET {setting}" for setting in settings))
@@ -163,3 +163,19 @@ class PostgresqlDatabase(ServerDatabase):
             return code
         _, fatal, said = str(getattr(error, "orig", error)).partition("FATAL:")
         return next((code for words, code in _REFUSALS if words in said), None) if fatal else None
+
+
+def _limit(connection: psycopg.Connection[Any], seconds: float) -> None:
+    """Have a server that is there but does not answer, stopped or stuck, taken for gone at last."""
+    wait = connection.wait
+
+    def limited(generator: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ANN401 - psycopg's
+        try:
+            return wait(generator, interval=interval, timeout=seconds if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if timeout is None and connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                connection.pgconn.finish()
+            raise
+
+    # Where psycopg waits for every answer.
+    vars(connection)["wait"] = limited

@@ -60,26 +60,22 @@ class ServerDatabase(ABC):
         self._url = url.set(drivername=self.driver)
         self._busy_timeout = busy_timeout
         self._closed = False
-        arguments = {"hide_parameters": True, "connect_args": self._connect_arguments(), **self._engine_arguments()}
+        self._patient: Engine | None = None
         try:
-            self._engine = create_engine(
-                self._url,
+            self._engine = self._make_engine(
                 isolation_level="AUTOCOMMIT",
                 skip_autocommit_rollback=True,
                 pool_size=connections,
                 max_overflow=0,
                 pool_timeout=_QUEUEING,
-                **arguments,
             )
-            self._writers = create_engine(self._url, isolation_level="READ COMMITTED", poolclass=NullPool, **arguments)
+            self._writers = self._make_engine(isolation_level="READ COMMITTED", poolclass=NullPool)
         except ModuleNotFoundError:
             raise ConfigError(
                 f"A registry on {self.kind} needs its driver; `pip install 'glancefs[{self.extra}]'` installs it."
             ) from None
         except (SQLAlchemyError, TypeError, ValueError):
             raise ConfigError(f"The registry's URL is none that {self.kind} understands.") from None
-        for engine in (self._engine, self._writers):
-            event.listen(engine, "connect", self._prepare)
         event.listen(self._engine, "checkout", _try_idle(self._engine))
         event.listen(self._engine, "checkin", _note_use)
 
@@ -114,9 +110,14 @@ class ServerDatabase(ABC):
         finally:
             connection.close()
 
-    def connect_to_write(self) -> Connection:
+    def connect_to_write(self, *, patient: bool = False) -> Connection:
         """See `Database.connect_to_write`."""
-        return self._connect(self._writers)
+        if not patient:
+            return self._connect(self._writers)
+        if self._patient is None:
+            options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "poolclass": NullPool}
+            self._patient = self._make_engine(patient=True, **options)
+        return self._connect(self._patient)
 
     def begin_writing(self, connection: Connection) -> None:
         """See `Database.begin_writing`; the first statement waits, for the row that counts."""
@@ -195,19 +196,17 @@ class ServerDatabase(ABC):
         self._closed = True
         self._engine.dispose()
         self._writers.dispose()
+        if self._patient is not None:
+            self._patient.dispose()
 
     # ---- what each server has of its own
 
     @abstractmethod
-    def _connect_arguments(self) -> dict[str, Any]:
-        """Give what the driver is to be told."""
-
-    def _engine_arguments(self) -> dict[str, Any]:
-        """Give what SQLAlchemy is to be told."""
-        return {}
+    def _connect_arguments(self, patience: float | None) -> dict[str, Any]:
+        """Give what the driver is to be told; None: a statement may take as long as it takes."""
 
     @abstractmethod
-    def _prepare(self, connection: Any, record: object) -> None:  # noqa: ANN401 - the driver's own
+    def _prepare(self, connection: Any, patience: float | None) -> None:  # noqa: ANN401 - the driver's own
         """Set up a new connection of the driver."""
 
     @abstractmethod
@@ -221,6 +220,13 @@ class ServerDatabase(ABC):
     def _is_lost(self, error: Exception, code: object) -> bool:
         """Tell whether an error means that the connection is gone."""
         return isinstance(error, DBAPIError) and (error.connection_invalidated or self._has_ended(code))
+
+    def _make_engine(self, *, patient: bool = False, **options: Any) -> Engine:  # noqa: ANN401 - SQLAlchemy's own
+        patience = None if patient else self._busy_timeout
+        arguments = self._connect_arguments(patience)
+        engine = create_engine(self._url, hide_parameters=True, connect_args=arguments, **options)
+        event.listen(engine, "connect", lambda connection, _: self._prepare(connection, patience))
+        return engine
 
     def _connect(self, engine: Engine) -> Connection:
         if self._closed:

@@ -212,13 +212,15 @@ class SqlRegistry:
 
 
 def _add(transaction: Transaction, image: Image, superseded: Superseded | None) -> Image:
+    # What can't be written is refused before anything is counted.
+    values = values_of(image)
     if image.id and _is_taken(transaction, image.id):
         raise Duplicate(f"There is, or was, an image {image.id!r}.")
     place = None if superseded is None else _supersede(transaction, superseded)
     image_id = image.id or _generated_id(transaction)
     revision = transaction.next_revision()
     added = replace(image, id=image_id, revision=revision)
-    values = values_of(added) | {"seq": revision, "place": revision if place is None else place}
+    values |= {"id": image_id, "revision": revision, "seq": revision, "place": revision if place is None else place}
     transaction.connection.execute(_ADD, values)
     _add_properties(transaction, revision, property_digests(added.properties))
     transaction.hold(added, images=1)
@@ -245,10 +247,12 @@ def _generated_id(transaction: Transaction) -> str:
 
 
 def _replace(transaction: Transaction, image: Image, expected_revision: int, superseded: Superseded | None) -> Image:
+    values = values_of(image)
     seq, before = _current(transaction, image.id, expected_revision)
     place = {} if superseded is None else {"place": _supersede(transaction, superseded)}
     after = replace(image, revision=transaction.next_revision())
-    transaction.connection.execute(_REPLACE, values_of(after) | place | {"wanted_id": image.id})
+    values |= place | {"revision": after.revision, "wanted_id": image.id}
+    transaction.connection.execute(_REPLACE, values)
     old, new = property_digests(before.properties), property_digests(after.properties)
     gone = [{"old_digest": digest, "old_seq": seq} for digest in old - new]
     if gone:

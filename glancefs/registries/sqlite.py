@@ -127,7 +127,7 @@ class SqliteDatabase:
         self.file.check()
         return connection
 
-    def connect_to_write(self) -> Connection:
+    def connect_to_write(self, *, patient: bool = False) -> Connection:  # noqa: ARG002 - no statement is cut off
         """Give a new connection for `begin_writing`, which does its own waiting."""
         connection = self.connect()
         connection.exec_driver_sql("PRAGMA busy_timeout = 0")

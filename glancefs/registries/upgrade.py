@@ -53,7 +53,7 @@ def upgrade(database: Database) -> bool:
     with database.reading() as connection:
         if schema_version(connection) == REVISIONS[-1]:
             return False
-    with database.connect_to_write() as connection:
+    with database.connect_to_write(patient=True) as connection:
         database.begin_upgrading(connection)
         done = False
         try:

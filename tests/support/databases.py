@@ -10,8 +10,10 @@ Threading: called from the main thread; databases may be used from anywhere.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 import uuid
@@ -20,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import psutil
 import psycopg
 import pymysql
 import pytest
@@ -92,6 +95,21 @@ class Server(ABC):
         """End it as a power cut would."""
         assert self.process is not None
         self.process.kill()
+
+    def freeze(self) -> None:
+        """Stop all of its processes where they are."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        leader = psutil.Process(self.process.pid)
+        for process in [leader, *leader.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def stop(self) -> None:
         """End it, and everybody's connections."""
@@ -262,7 +280,9 @@ class Mariadb(Server):
             "SELECT id FROM information_schema.processlist WHERE id <> connection_id() AND user = 'root'"
         )
         for (number,) in rows:
-            self.execute(f"KILL {number}")
+            # It may have ended by itself.
+            with contextlib.suppress(pymysql.err.OperationalError):
+                self.execute(f"KILL {number}")
         return len(rows)
 
     def _installation(self) -> list[str]:
