@@ -126,6 +126,10 @@ class Database(Protocol):
         """Give our error for a database's, whose text tells nothing of statements and values; others as they are."""
         ...
 
+    def settle(self) -> None:
+        """Let the database look at what its tables hold by now, where it plans by that."""
+        ...
+
     def integrity_check(self, connection: Connection) -> Sequence[str]:
         """Give what is wrong with the database, in its own words."""
         ...

@@ -51,6 +51,11 @@ class MariadbDatabase(ServerDatabase):
     full = frozenset({1021, 1114, 1041, 28})
     invalid = frozenset({1118, 1264, 1366, 1406, 1690, 1071})
 
+    def settle(self) -> None:
+        """See `Database.settle`."""
+        with self.connect_to_write(patient=True) as connection:
+            connection.exec_driver_sql(f"ANALYZE TABLE {', '.join(self.metadata.tables)}").close()
+
     def _has_ended(self, code: object) -> bool:
         return code in {1053, 1077, 1078, 1079, 1152, 1158, 1159, 1160, 1161, 1927, 2006, 2013, 2014, 2055, 0}
 

@@ -111,6 +111,12 @@ class PostgresqlDatabase(ServerDatabase):
         """See `Database.news`."""
         return (func.pg_notify(_CHANNEL, ""),)
 
+    def settle(self) -> None:
+        """See `Database.settle`: PostgreSQL does it by itself, but not at once."""
+        with self.connect_to_write(patient=True) as connection:
+            connection.exec_driver_sql(f"ANALYZE {', '.join(self.metadata.tables)}")
+            connection.commit()
+
     def wait(self, seconds: float) -> None:
         """See `Database.wait`. Where it can't listen it comes back as soon as those do that only poll."""
         with self._listening:

@@ -183,6 +183,10 @@ class ServerDatabase(ABC):
         ).first()
         return [] if lost is None else ["image_properties: a row refers to nothing"]
 
+    @abstractmethod
+    def settle(self) -> None:
+        """See `Database.settle`."""
+
     def set_room_aside(self) -> bool:
         """See `Database.set_room_aside`: the server's disk is the server's."""
         return False

@@ -213,6 +213,9 @@ class SqliteDatabase:
         """See `Database.translated`."""
         return translated(error)
 
+    def settle(self) -> None:
+        """See `Database.settle`: statements name their indexes."""
+
     def set_room_aside(self) -> bool:
         """See `Database.set_room_aside`."""
         return self.file.set_room_aside()
