@@ -162,6 +162,11 @@ class Registry(Protocol):
         """Give what changed after revision ``since`` (0: ever)."""
         ...
 
+    @property
+    def tells_of_changes(self) -> bool:
+        """Whether `wait_for_change` comes back as soon as there is a change; else asking now and then is as good."""
+        ...
+
     def wait_for_change(self, *, timeout: float) -> None:
         """Wait until something may have changed, or so many seconds; may come back early.
 

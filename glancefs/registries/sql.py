@@ -162,6 +162,11 @@ class SqlRegistry:
             revision=known,
         )
 
+    @property
+    def tells_of_changes(self) -> bool:
+        """See `Registry.tells_of_changes`."""
+        return bool(self._database.news())
+
     def wait_for_change(self, *, timeout: float) -> None:
         """See `Registry.wait_for_change`."""
         self._database.wait(timeout)

@@ -11,6 +11,7 @@ Threading: called from the main thread; databases may be used from anywhere.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -26,8 +28,10 @@ import psutil
 import psycopg
 import pymysql
 import pytest
+from sqlalchemy import event
 
 from glancefs.registries.schema import counters, metadata
+from glancefs.registries.server import ServerDatabase
 from glancefs.registries.sql import SqlRegistry
 from glancefs.registries.sqlite import SqliteDatabase
 from tests.support.capabilities import POSTGRESQL, tool
@@ -364,6 +368,62 @@ def registry_of(kind: str, folder: Path, **options: Any) -> SqlRegistry:
 def forget(kind: str, folder: Path) -> None:
     """Say that the registry of a folder is not used any longer."""
     server(kind).give_back((folder / "registry.url").read_text())
+
+
+@dataclass(slots=True)
+class Meter:
+    """Counts what a registry's lookers read."""
+
+    rows: int = 0
+    statements: int = 0
+    plans: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def rows_read(registry: SqlRegistry) -> Iterator[Meter]:
+    """Count the rows that looks at the registry read, by what the server itself says of each statement."""
+    database = registry._database
+    assert isinstance(database, ServerDatabase)
+    meter = Meter()
+    measure = _explain if database.kind == "PostgreSQL" else _count
+
+    def before(_connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        meter.statements += 1
+        measure(cursor, statement, parameters, meter)
+
+    event.listen(database._engine, "before_cursor_execute", before)
+    try:
+        yield meter
+    finally:
+        event.remove(database._engine, "before_cursor_execute", before)
+
+
+def _explain(cursor: Any, statement: str, parameters: Any, meter: Meter) -> None:
+    """Have PostgreSQL carry a statement out and tell what it read (https://www.postgresql.org/docs/15/sql-explain.html)."""
+    with cursor.connection.cursor() as other:
+        found = other.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).fetchone()
+    meter.plans.append(f"{statement}\n{json.dumps(found[0], indent=1)}")
+    nodes = [found[0][0]["Plan"]]
+    while nodes:
+        node = nodes.pop()
+        nodes += node.get("Plans", [])
+        if "Relation Name" in node:
+            read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+            meter.rows += round(read * node["Actual Loops"])
+
+
+def _count(cursor: Any, statement: str, parameters: Any, meter: Meter) -> None:
+    """Carry a statement out, and have MariaDB tell what it read (https://mariadb.com/kb/en/server-status-variables/)."""
+    with cursor.connection.cursor() as other:
+        other.execute("FLUSH STATUS")
+        other.execute(statement, parameters)
+        other.execute("SHOW SESSION STATUS LIKE 'Handler_read%'")
+        counted = {name: int(value) for name, value in other.fetchall()}
+        other.execute(f"EXPLAIN {statement}", parameters)
+        meter.plans.append(f"{statement}\n{counted}\n" + "\n".join(map(str, other.fetchall())))
+    # What comes from tables of its own making was counted where it was put into them.
+    names = ("first", "key", "last", "next", "prev", "rnd")
+    meter.rows += sum(counted[f"Handler_read_{name}"] for name in names)
 
 
 @pytest.fixture(autouse=True)
