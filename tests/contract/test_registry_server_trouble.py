@@ -130,9 +130,9 @@ def cut(own: Server) -> None:
 def test_under_load_nothing_confirmed_is_lost(own: Server, harm: Callable[[Server], None]) -> None:
     with closing(SqlRegistry(url=own.fresh(), migrate=True)) as registry:
         with Traffic(registry) as traffic:
-            traffic.wait_for(50)
+            traffic.wait_for(30)
             harm(own)
-            traffic.wait_for(50)
+            traffic.wait_for(30)
         check_that_it_adds_up(registry, traffic.confirmed)
     assert {str(error).count("\n") for error in traffic.refused} <= {0}
 

@@ -18,7 +18,8 @@ from tests.support.databases import forget, registry_of
 
 @pytest.mark.needs("postgresql")
 class TestPostgresql(RegistryContract):
-    examples = 10
+    examples = 8
+    times = 3
 
     @staticmethod
     def open(folder: Path) -> Registry:
@@ -31,7 +32,8 @@ class TestPostgresql(RegistryContract):
 
 @pytest.mark.needs("mariadb")
 class TestMariadb(RegistryContract):
-    examples = 10
+    examples = 8
+    times = 3
 
     @staticmethod
     def open(folder: Path) -> Registry:

@@ -175,7 +175,7 @@ KINDS = [pytest.param(kind, marks=pytest.mark.needs(kind)) for kind in ("postgre
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_answered_survives_kills_on_a_database_server(processes: Processes, tmp_path: Path, kind: str) -> None:
     registry = database_server(kind).take()
-    check_through_crashes(processes, tmp_path / "data", workers=2, kills=5, seed=3, registry=registry)
+    check_through_crashes(processes, tmp_path / "data", workers=2, kills=3, seed=3, registry=registry)
 
 
 @pytest.mark.soak
