@@ -17,7 +17,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, MetaData, and_, or_, tuple_
 
-from glancefs.errors import RegistryUnavailable
+from glancefs.errors import ConfigError, RegistryUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -145,6 +145,11 @@ class Database(Protocol):
     def close(self) -> None:
         """Let go of every connection; may be called twice."""
         ...
+
+
+def driver_is_missing(kind: str, extra: str) -> ConfigError:
+    """Give the error for a database whose driver is not installed."""
+    return ConfigError(f"A registry on {kind} needs its driver; `pip install 'glancefs[{extra}]'` installs it.")
 
 
 def looks_again(look: Callable[P, T]) -> Callable[P, T]:

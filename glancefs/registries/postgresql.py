@@ -167,8 +167,10 @@ class PostgresqlDatabase(ServerDatabase):
         code = getattr(getattr(error, "orig", error), "sqlstate", None)
         if code is not None:
             return code
-        _, fatal, said = str(getattr(error, "orig", error)).partition("FATAL:")
-        return next((code for words, code in _REFUSALS if words in said), None) if fatal else None
+        text = str(getattr(error, "orig", error))
+        # What else there is in it, names of hosts and files, is not the server's.
+        said = text.partition("FATAL:")[2] or text.partition("fe_sendauth:")[2]
+        return next((code for words, code in _REFUSALS if words in said), None)
 
 
 def _limit(connection: psycopg.Connection[Any], seconds: float) -> None:

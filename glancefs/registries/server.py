@@ -26,7 +26,7 @@ from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
 from glancefs.errors import ConfigError, InvalidRequest, RegistryUnavailable, StoreFull
 from glancefs.registries import server_schema
-from glancefs.registries.database import POLLED, ConnectionLost, Contended, OutcomeUnknown, Ways
+from glancefs.registries.database import POLLED, ConnectionLost, Contended, OutcomeUnknown, Ways, driver_is_missing
 
 CONNECTING: Final = 3
 """In seconds; a server that is there takes milliseconds."""
@@ -71,9 +71,7 @@ class ServerDatabase(ABC):
             )
             self._writers = self._make_engine(isolation_level="READ COMMITTED", poolclass=NullPool)
         except ModuleNotFoundError:
-            raise ConfigError(
-                f"A registry on {self.kind} needs its driver; `pip install 'glancefs[{self.extra}]'` installs it."
-            ) from None
+            raise driver_is_missing(self.kind, self.extra) from None
         except (SQLAlchemyError, TypeError, ValueError):
             raise ConfigError(f"The registry's URL is none that {self.kind} understands.") from None
         event.listen(self._engine, "checkout", _try_idle(self._engine))

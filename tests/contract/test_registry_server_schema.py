@@ -6,6 +6,7 @@ Threading: one test races threads on purpose.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,6 +21,7 @@ from glancefs.registries.database import Database
 from glancefs.registries.engines import open_database
 from glancefs.registries.folders import View
 from glancefs.registries.schema import REVISIONS
+from glancefs.registries.server import ServerDatabase
 from glancefs.registries.sql import SqlRegistry
 from glancefs.registries.upgrade import migrate_by_steps, upgrade
 from tests.contract.folder_contract import folders_in, image, names_in
@@ -163,3 +165,30 @@ def test_a_url_that_means_no_database_is_refused_without_its_password(wrong: str
     with pytest.raises(ConfigError, match=r"looks like sqlite") as refused:
         SqlRegistry(url=wrong)
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "modules", "extra"),
+    [
+        ("postgresql://me@host/name", ["psycopg", "glancefs.registries.postgresql"], "postgresql"),
+        ("mysql://me@host/name", ["pymysql", "MySQLdb"], "mariadb"),
+    ],
+)
+def test_a_missing_driver_is_named_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch, url: str, modules: list[str], extra: str
+) -> None:
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=rf"^A registry on \w+ needs its driver; `pip install 'glancefs\[{extra}\]'`"):
+        SqlRegistry(url=url)
+
+
+@pytest.mark.parametrize("said", ["0", "many", "1001"])
+def test_the_url_says_how_many_connections(running: Server, said: str) -> None:
+    url = running.take()
+    with closing(SqlRegistry(url=f"{url}&connections=3")) as registry:
+        assert isinstance(registry._database, ServerDatabase)
+        assert registry._database._engine.pool.status().startswith("Pool size: 3 ")
+        assert registry.revision() == 0
+    with pytest.raises(ConfigError, match="connections"):
+        SqlRegistry(url=f"{url}&connections={said}")
