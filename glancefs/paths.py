@@ -121,28 +121,6 @@ def is_reserved(path: str) -> bool:
     return path == RESERVED or path.startswith(f"{RESERVED}/")
 
 
-def namesakes(component: str, image_id: str) -> Iterator[str]:
-    """Give the file names, best first, for an image that does not get the one of its name: ``NAME~ID``, and so on.
-
-    Names that leave no room for the id are cut. An identifier that fills a file name by itself stands alone.
-    """
-    room = MAX_COMPONENT - len(image_id) - 1
-    while _width(component) <= room:
-        component = f"{component}~{image_id}"
-        yield component
-    for width in range(room, -1, -1):
-        yield f"{cut(component, width)}~{image_id}"
-    if room < 0:
-        yield image_id
-
-
-def namesake_id(component: str) -> str | None:
-    """Give the id in a file name of `namesakes`; None where it can't be one."""
-    if len(component) == MAX_COMPONENT and "~" not in component:
-        return component
-    return component.rpartition("~")[2] if "~" in component else None
-
-
 def cut(component: str, width: int) -> str:
     """Give as much of the beginning as fits into so many bytes of UTF-8."""
     return component.encode()[: max(width, 0)].decode(errors="ignore")

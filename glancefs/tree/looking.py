@@ -16,7 +16,7 @@ from typing import Final
 from glancefs.context import RequestContext
 from glancefs.errors import Forbidden, ImageNotFound, IsAFolder, NotAFolder, PathNotFound
 from glancefs.model import Image
-from glancefs.paths import RESERVED, is_reserved, join, name_of, namesake_id, namesakes, path_of, split
+from glancefs.paths import MAX_COMPONENT, RESERVED, cut, is_reserved, join, name_of, path_of, split
 from glancefs.registries.folders import Folder
 from glancefs.rules import may_change
 from glancefs.tree.entries import Entry, EntryKind, folder_entry, image_entry, staged_entry
@@ -116,8 +116,8 @@ class Looking:
 
     def _namesake(self, path: str) -> Image | None:
         """Give the image that is at a path only because of its id."""
-        image_id = namesake_id(split(path)[1])
-        if not image_id:
+        _, tilde, image_id = split(path)[1].rpartition("~")
+        if not tilde or not image_id:
             return None
         try:
             image = self._images.get(self._context, image_id)
@@ -127,13 +127,12 @@ class Looking:
 
     def _namesake_path(self, image: Image) -> str:
         folder, name = split(path_of(image.name))
-        path = ""
-        for component in namesakes(name, image.id):
-            path = join(folder, component)
+        while True:
+            name = f"{cut(name, MAX_COMPONENT - len(image.id) - 1)}~{image.id}"
+            path = join(folder, name)
             # An image that is really called like this is at this path, and this one behind it.
-            if not self._is_taken(path):
-                break
-        return path
+            if len(name) > MAX_COMPONENT or not self._is_taken(path):
+                return path
 
     def _is_taken(self, path: str) -> bool:
         found = self._folders.at(self._context, name_of(path))

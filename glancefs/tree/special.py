@@ -26,7 +26,7 @@ from typing import Final
 from glancefs.context import RequestContext
 from glancefs.errors import ImageNotFound, InvalidPath, NotAFolder, PathNotFound
 from glancefs.model import Image, ImageType
-from glancefs.paths import MAX_COMPONENT, RESERVED, join, name_of, namesake_id, namesakes, path_of
+from glancefs.paths import MAX_COMPONENT, RESERVED, cut, join, name_of, path_of
 from glancefs.registries.base import ImageQuery, SortDirection, SortKey
 from glancefs.registries.folders import Folder
 from glancefs.tree.attributes import COMPUTED, SETTABLE, text_of
@@ -39,7 +39,6 @@ PENDING: Final = f"{RESERVED}/pending"
 _BY_ID: Final = f"{RESERVED}/by-id"
 _BY_TYPE: Final = f"{RESERVED}/by-type"
 _JSON: Final = f"{RESERVED}/json"
-_SUFFIX: Final = ".json"
 _FOLDERS: Final = ("by-id", "by-type", "json", "pending")
 _READS_AS_SLASH = re.compile(r"%(?=(?:25)*2F)")
 _ESCAPED_SLASH = re.compile(r"%(?:25(?=(?:25)*2F)|2F)")
@@ -85,7 +84,7 @@ class Special:
                 entry = self._link(path)
             case ["by-type", kind, name] if kind in tuple(ImageType) and self._typed(kind, name) is not None:
                 entry = self._link(path)
-            case ["json", name] if (image := self._told(name)) is not None:
+            case ["json", name] if name.endswith(".json") and (image := self._find(name.removesuffix(".json"))):
                 entry = self._document(path, len(self._json(image)))
             case ["pending", name] if (staged := self._overlay.aborted(name)) is not None:
                 entry = staged_entry(path, staged)
@@ -128,7 +127,7 @@ class Special:
         match path.split("/")[1:]:
             case [name] if name in self._documents:
                 return self._documents[name]()
-            case ["json", name] if (image := self._told(name)) is not None:
+            case ["json", name] if (image := self._find(name.removesuffix(".json"))) is not None:
                 return self._json(image)
         raise PathNotFound.at(path)
 
@@ -145,7 +144,7 @@ class Special:
         path = _path_of_link(link)
         image = self._folders.first_named(self._context, _name_of(path))
         if image is None or image.type != kind or _link_name(image, is_first=True) != link:
-            image = self._find(namesake_id(link) or "")
+            image = self._find(link.rpartition("~")[2]) if "~" in link else None
             if image is None or image.type != kind or _link_name(image, is_first=False) != link:
                 return None
         return image
@@ -185,13 +184,7 @@ class Special:
         )
 
     def _json_entry(self, path: str, image: Image) -> Entry:
-        name = f"{image.id}{_SUFFIX}"
-        return self._document(join(path, name if len(name) <= MAX_COMPONENT else image.id), len(self._json(image)))
-
-    def _told(self, name: str) -> Image | None:
-        """Give the image that a document is about; an identifier that leaves no room for the suffix stands alone."""
-        image = self._find(name.removesuffix(_SUFFIX)) if name.endswith(_SUFFIX) else None
-        return image or (self._find(name) if len(name) > MAX_COMPONENT - len(_SUFFIX) else None)
+        return self._document(join(path, f"{image.id}.json"), len(self._json(image)))
 
     def _json(self, image: Image) -> bytes:
         fields = ("name", *COMPUTED, *SETTABLE)
@@ -217,7 +210,7 @@ def _link_name(image: Image, *, is_first: bool) -> str:
     flat = _READS_AS_SLASH.sub("%25", path_of(image.name)).replace("/", "%2F")
     if is_first and len(flat.encode()) <= MAX_COMPONENT:
         return flat
-    return next(namesakes(flat, image.id))
+    return f"{cut(flat, MAX_COMPONENT - len(image.id) - 1)}~{image.id}"
 
 
 def _path_of_link(link: str) -> str:

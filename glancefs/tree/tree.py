@@ -25,7 +25,7 @@ from glancefs.errors import (
     PathTaken,
 )
 from glancefs.model import Image, ImageChanges, ImageStatus
-from glancefs.paths import is_reserved, join, namesakes, path_of, split
+from glancefs.paths import is_reserved, path_of, split
 from glancefs.reader import ImageReader
 from glancefs.rules import may_see
 from glancefs.staging import StagedUpload, Staging
@@ -387,7 +387,5 @@ class ImageTree:
 
 def _change_of_image(context: RequestContext, image: Image) -> TreeChange:
     path = path_of(image.name)
-    folder, component = split(path)
-    namesake = join(folder, next(namesakes(component, image.id)))
     is_there = image.status is not ImageStatus.DELETED and may_see(context, image)
-    return TreeChange(key=image_key(image.id), paths=(path, namesake), image=image if is_there else None)
+    return TreeChange(key=image_key(image.id), paths=(path, f"{path}~{image.id}"), image=image if is_there else None)

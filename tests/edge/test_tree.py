@@ -107,31 +107,6 @@ def test_namesakes_of_the_longest_names_have_paths_too(core: Core, tree: ImageTr
     assert {read(tree, path) for path in walk(tree)} == {b"first", b"second"}
 
 
-@pytest.mark.parametrize("length", [250, 253, 254, 255])
-def test_namesakes_of_the_longest_ids_have_paths_too(core: Core, tree: ImageTree, length: int) -> None:
-    core.post("same", b"first")
-    image = core.post("same", b"second", id="x" * length)
-    (other,) = set(walk(tree)) - {"same"}
-    assert tree.lookup(other).image == image
-    assert len(other) == 255
-    link = tree.lookup(f".glance/by-id/{image.id}")
-    assert tree.read_link(link) == f"../../{other}"
-    for folder in ("json", "by-type/raw"):
-        names = [entry.path for page in tree.list(f".glance/{folder}") for entry in page]
-        assert [tree.lookup(name).path for name in names] == names
-        assert len(names) == 2
-
-
-def test_an_image_that_has_the_longest_name_of_a_namesake_hides_nobody(core: Core, tree: ImageTree) -> None:
-    name = "x" * 254
-    core.post(name, b"first")
-    second = core.post(name, b"second")
-    core.post(f"{'x' * (254 - len(second.id))}~{second.id}", b"third")
-    paths = set(walk(tree))
-    assert len(paths) == 3
-    assert {read(tree, path) for path in paths} == {b"first", b"second", b"third"}
-
-
 def test_a_folder_keeps_the_plain_name(core: Core, tree: ImageTree) -> None:
     image = core.post("a", b"image")
     core.post("a/b")

@@ -5,7 +5,6 @@ Threading: none.
 """
 
 import os
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,7 @@ from hypothesis import strategies as st
 
 from glancefs.errors import InvalidPath, PathTooLong
 from glancefs.model import MAX_NAME
-from glancefs.paths import (
-    check_component,
-    component_from_bytes,
-    cut,
-    is_dot,
-    join,
-    name_of,
-    namesake_id,
-    namesakes,
-    path_of,
-    split,
-)
+from glancefs.paths import component_from_bytes, cut, is_dot, join, name_of, path_of, split
 
 ESCAPES = st.sampled_from(["%", "%25", "25", "2E", "%2E", "_", "%_", "%+", "+", "0A", "%0A", "7F", "00", ".glance"])
 PIECES = st.one_of(
@@ -127,17 +115,6 @@ def test_lengths_are_those_of_file_systems() -> None:
         name_of("é" * 128)
     with pytest.raises(PathTooLong):
         name_of("/".join(["x" * 250] * 5))
-
-
-@given(component=COMPONENTS, image_id=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", fullmatch=True))
-@example(component="x", image_id="y" * 255)
-@example(component="x" * 255, image_id="y" * 254)
-def test_every_name_of_a_namesake_is_a_file_name_and_tells_the_id(component: str, image_id: str) -> None:
-    names = list(islice(namesakes(component, image_id), 300))
-    assert names
-    for name in names:
-        check_component(name)
-        assert namesake_id(name) == image_id
 
 
 def test_file_names_that_are_no_text_are_refused() -> None:
