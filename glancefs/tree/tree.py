@@ -34,6 +34,7 @@ from glancefs.tree import attributes
 from glancefs.tree.entries import MTIME, Entry, EntryKind, image_key, mtime_text, staged_entry
 from glancefs.tree.looking import Looking, check_not_reserved
 from glancefs.tree.moving import Moving
+from glancefs.tree.namesakes import namesake_paths
 from glancefs.tree.overlay import Overlay
 from glancefs.tree.ports import TreeFolders, TreeImages
 from glancefs.tree.special import Special
@@ -388,4 +389,5 @@ class ImageTree:
 def _change_of_image(context: RequestContext, image: Image) -> TreeChange:
     path = path_of(image.name)
     is_there = image.status is not ImageStatus.DELETED and may_see(context, image)
-    return TreeChange(key=image_key(image.id), paths=(path, f"{path}~{image.id}"), image=image if is_there else None)
+    paths = (path, next(namesake_paths(path, image.id)))
+    return TreeChange(key=image_key(image.id), paths=paths, image=image if is_there else None)
