@@ -342,3 +342,13 @@ def test_a_number_of_a_file_stays_the_same_on_every_mount(core: Core, tree: Imag
     tree.rename("a", "b")
     assert core.tree(BOB).lookup("").ino == tree.lookup("").ino
     assert tree.lookup("b").ino == before
+
+
+def test_an_image_that_has_the_longest_name_of_a_namesake_hides_nobody(core: Core, tree: ImageTree) -> None:
+    name = "x" * 254
+    core.post(name, b"first")
+    second = core.post(name, b"second")
+    core.post(f"{'x' * (254 - len(second.id))}~{second.id}", b"third")
+    paths = set(walk(tree))
+    assert len(paths) == 3
+    assert {read(tree, path) for path in paths} == {b"first", b"second", b"third"}
