@@ -65,6 +65,19 @@ class Presented:
     """When: locks that have expired by then hinder nobody."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touched:
+    """A path at which a change takes place."""
+
+    path: str
+    guarding: str | None
+    """Whose thing changes there; None: everybody's may."""
+    is_bound: bool = False
+    """Whether a name appears or vanishes there: then the locks on the folder that it is in count too (section 7.4)."""
+    is_deep: bool = False
+    """Whether everything below it goes with it."""
+
+
 class LockRegistry(Protocol):
     """Keeps write locks. Of locks that have expired it tells nothing; nobody needs to clear them away."""
 
@@ -102,14 +115,18 @@ class LockRegistry(Protocol):
         """Give the locks on paths below a folder, not on itself, ordered by path; ``guarding`` as for `covering`."""
         ...
 
+    def check(self, touched: Touched, presented: Presented) -> None:
+        """Raise Locked if a change would meet a lock that is not unlocked by what is presented.
+
+        Of shared locks that hold for one path, one token is enough. Costs the reading of one row while there are no
+        locks. For refusing early: the change itself is held against locks once more, in its transaction.
+        """
+        ...
+
     def forget(self, path: str, *, guarding: str | None, presented: Presented) -> None:
         """Remove the locks on a path and below, since what was there is removed (section 6.1).
 
         For what the registry does not know of, such as staged files; for images and folders it does so itself.
         Raises Locked unless a token of every locked path is presented.
         """
-        ...
-
-    def is_unused(self) -> bool:
-        """Say, at the cost of reading one row, whether there is no lock at all, be it expired."""
         ...

@@ -16,7 +16,7 @@ from typing import Final
 from glancefs.context import RequestContext
 from glancefs.errors import Forbidden, ImageNotFound, IsAFolder, NotAFolder, PathNotFound
 from glancefs.model import Image
-from glancefs.paths import MAX_COMPONENT, RESERVED, cut, is_reserved, join, name_of, path_of, split
+from glancefs.paths import MAX_COMPONENT, RESERVED, is_reserved, join, name_of, namesake_path, path_of, split
 from glancefs.registries.folders import Folder
 from glancefs.rules import may_change
 from glancefs.tree.entries import Entry, EntryKind, folder_entry, image_entry, staged_entry
@@ -126,12 +126,11 @@ class Looking:
         return image if self.path_of_image(image) == path else None
 
     def _namesake_path(self, image: Image) -> str:
-        folder, name = split(path_of(image.name))
+        path = path_of(image.name)
         while True:
-            name = f"{cut(name, MAX_COMPONENT - len(image.id) - 1)}~{image.id}"
-            path = join(folder, name)
+            path = namesake_path(path, image.id)
             # An image that is really called like this is at this path, and this one behind it.
-            if len(name) > MAX_COMPONENT or not self._is_taken(path):
+            if len(split(path)[1]) > MAX_COMPONENT or not self._is_taken(path):
                 return path
 
     def _is_taken(self, path: str) -> bool:
