@@ -10,7 +10,8 @@ Threading: an assembly is made once per process, after any fork, and then shared
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -22,10 +23,11 @@ from glancefs.images import Images, utc_now
 from glancefs.model import ImageStatus
 from glancefs.registries.base import Registry
 from glancefs.registries.sql import SqlRegistry
-from glancefs.staging import Staging
-from glancefs.stores.base import Store
+from glancefs.staging import Staging, sweep_staged
+from glancefs.stores.base import Store, Swept
 from glancefs.stores.file import FileStore
 from glancefs.stores.owner import Owner
+from glancefs.sweep import sweep
 from glancefs.tree import ImageTree
 
 STAGED: Final = "staged"
@@ -106,9 +108,7 @@ def assemble_tree(
     context = RequestContext(user=user, is_admin=user in config.auth.admins)
     if user is None:
         context = RequestContext(user=LOCAL_USER, is_admin=True)
-    store = core.stores[config.default_store]
-    folder = (store.staging_folder or config.data) / STAGED
-    staging = Staging(folder=folder, user=context.user, max_upload=config.gateway.max_upload)
+    staging = Staging(folder=_staged_folder(core), user=context.user, max_upload=config.gateway.max_upload)
     tree = ImageTree(
         images=core.images,
         folders=core.folders,
@@ -119,3 +119,17 @@ def assemble_tree(
     )
     tree.recover()
     return tree
+
+
+def clear_up(core: Assembly) -> Swept:
+    """Take back what dead processes left: uploads, data that no image names, and staged files that are old.
+
+    Safe beside living ones. Raises RegistryUnavailable, StoreUnavailable.
+    """
+    files, size = sweep_staged(_staged_folder(core))
+    swept = sweep(registry=core.registry, stores=core.stores)
+    return replace(swept, staged=files, size=swept.size + size)
+
+
+def _staged_folder(core: Assembly) -> Path:
+    return (core.stores[core.config.default_store].staging_folder or core.config.data) / STAGED
