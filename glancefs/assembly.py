@@ -17,9 +17,11 @@ from typing import Final, Self
 
 from glancefs.config import Config
 from glancefs.context import LOCAL_USER, RequestContext
+from glancefs.dead_properties import DeadProperties
 from glancefs.errors import ConfigError
 from glancefs.folders import Folders
 from glancefs.images import Images, utc_now
+from glancefs.locks import Locks
 from glancefs.model import ImageStatus
 from glancefs.registries.base import Registry
 from glancefs.registries.sql import SqlRegistry
@@ -45,6 +47,8 @@ class Assembly:
     stores: Mapping[str, Store]
     images: Images
     folders: Folders
+    locks: Locks
+    dead_properties: DeadProperties
 
     def __enter__(self) -> Self:
         return self
@@ -88,6 +92,8 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
             max_upload=config.gateway.max_upload,
         ),
         folders=Folders(registry=registry, clock=utc_now),
+        locks=Locks(registry=registry, clock=utc_now),
+        dead_properties=DeadProperties(registry=registry, clock=utc_now),
     )
 
 
@@ -112,6 +118,8 @@ def assemble_tree(
     tree = ImageTree(
         images=core.images,
         folders=core.folders,
+        locks=core.locks,
+        dead_properties=core.dead_properties,
         staging=staging,
         context=context,
         documents=documents or {},

@@ -3,7 +3,7 @@
 
 Answers for the order of precedence. At one path a staged file of this mount comes first, then a folder, then an image:
 the caller's own before others', and of those the one that was there first. An image that does not get the path of its
-name has another one (`glancefs.tree.namesakes`).
+name has another one (`glancefs.namesakes`).
 
 Threading: every method may be called from many threads.
 """
@@ -17,12 +17,12 @@ from typing import Final
 from glancefs.context import RequestContext
 from glancefs.errors import Forbidden, ImageNotFound, InvalidPath, IsAFolder, NotAFolder, PathNotFound
 from glancefs.model import Image
+from glancefs.namesakes import has_digest, may_be_cut, namesake_paths, said_digest, said_id
 from glancefs.paths import RESERVED, is_reserved, join, name_of, path_of, split
 from glancefs.registries.base import ImageQuery
 from glancefs.registries.folders import Folder
 from glancefs.rules import may_change
 from glancefs.tree.entries import Entry, EntryKind, folder_entry, image_entry, staged_entry
-from glancefs.tree.namesakes import has_digest, may_be_cut, namesake_paths, said_digest, said_id
 from glancefs.tree.overlay import Overlay
 from glancefs.tree.ports import TreeFolders, TreeImages
 

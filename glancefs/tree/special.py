@@ -27,12 +27,7 @@ from typing import Final
 from glancefs.context import RequestContext
 from glancefs.errors import ImageNotFound, InvalidPath, NotAFolder, PathNotFound
 from glancefs.model import Image, ImageType
-from glancefs.paths import MAX_COMPONENT, RESERVED, join, name_of, path_of
-from glancefs.registries.base import ImageQuery, SortDirection, SortKey
-from glancefs.registries.folders import Folder
-from glancefs.tree.attributes import COMPUTED, SETTABLE, text_of
-from glancefs.tree.entries import LINK_MODE, READ_ONLY_MODE, Entry, EntryKind, folder_entry, staged_entry
-from glancefs.tree.namesakes import (
+from glancefs.namesakes import (
     document_name,
     has_digest,
     id_of_document,
@@ -41,6 +36,11 @@ from glancefs.tree.namesakes import (
     said_digest,
     said_id,
 )
+from glancefs.paths import MAX_COMPONENT, RESERVED, join, name_of, path_of
+from glancefs.registries.base import ImageQuery, SortDirection, SortKey
+from glancefs.registries.folders import Folder
+from glancefs.tree.attributes import COMPUTED, SETTABLE, text_of
+from glancefs.tree.entries import LINK_MODE, READ_ONLY_MODE, Entry, EntryKind, folder_entry, staged_entry
 from glancefs.tree.overlay import Overlay
 from glancefs.tree.ports import TreeFolders, TreeImages
 

@@ -9,8 +9,8 @@ from itertools import islice
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glancefs.namesakes import document_name, has_digest, id_of_document, namesake_paths, said_digest, said_id
 from glancefs.paths import MAX_COMPONENT, component_from_bytes, path_of, split
-from glancefs.tree.namesakes import document_name, has_digest, id_of_document, namesake_paths, said_digest, said_id
 
 IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", fullmatch=True)
 LONG_IDS = st.builds(
