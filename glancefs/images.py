@@ -38,8 +38,8 @@ from glancefs.errors import (
     UnsupportedStore,
     WrongStatus,
 )
-from glancefs.localfile import LocalFile, give_back
-from glancefs.measure import MeasuredSource, check_size_allowed
+from glancefs.localfile import LocalFile, claim_for, give_back
+from glancefs.measure import MeasuredSource, check_checksum, check_size_allowed
 from glancefs.model import Image, ImageChanges, ImageStatus, Location, NewImage
 from glancefs.reader import ImageReader
 from glancefs.registries.base import ImageQuery, Registry, Superseded
@@ -162,7 +162,7 @@ class Images:
         store = self._check_new(context, new)
         self._replaceable(context, replacing)
         size = self._declared_size(new.size, size)
-        with store.claim() as key:
+        with claim_for(source, store) as key:
             stored = self._keep(store, key, source, size=size, checksum=new.checksum)
             image = self._image(context, new, store=store.scheme, size=stored.size)
             image = replace(image, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
@@ -201,7 +201,7 @@ class Images:
             raise WrongStatus(message)
         size = self._declared_size(None if isinstance(source, LocalFile) else image.size or None, size)
         store = self._store_named(image.store)
-        with store.claim() as key:
+        with claim_for(source, store) as key:
             location = Location(store=store.scheme, key=key)
             self._registry.replace(
                 in_status(image, ImageStatus.SAVING, location=location), expected_revision=image.revision
@@ -211,11 +211,7 @@ class Images:
             except BaseException:
                 self._give_back(image, location)
                 raise
-            try:
-                return self._publish(store, image_id, stored, changes, source)
-            except BaseException:
-                give_back(source)
-                raise
+            return self._publish(store, image_id, stored, changes, source)
 
     # ---- changing
 
@@ -411,25 +407,17 @@ class Images:
 
     def _keep(self, store: Store, key: str, source: Source, *, size: int | None, checksum: str | None) -> Stored:
         if isinstance(source, LocalFile) and source.can_be_adopted(store):
-            return self._adopt(store, key, source, checksum=checksum)
+            check_size_allowed(source.size, most=self._max_upload)
+            check_checksum(source.checksum, checksum)
+            return store.adopt(key, store.staging_folder / key, checksum=source.checksum)
         measured = MeasuredSource(source, size=size, most=self._max_upload)
         stored = store.add(key, measured, size=size)
-        if checksum is not None and stored.checksum != checksum:
-            store.delete(stored.location)
-            message = f"The data have the checksum {stored.checksum}, not {checksum}."
-            raise ChecksumMismatch(message)
-        return stored
-
-    def _adopt(self, store: Store, key: str, file: LocalFile, *, checksum: str | None) -> Stored:
-        check_size_allowed(file.size, most=self._max_upload)
-        if checksum is not None and file.checksum != checksum:
-            message = f"The data have the checksum {file.checksum}, not {checksum}."
-            raise ChecksumMismatch(message)
         try:
-            return store.adopt(key, file.path, checksum=file.checksum)
-        except BaseException:
-            file.give_back()
+            check_checksum(stored.checksum, checksum)
+        except ChecksumMismatch:
+            store.delete(stored.location)
             raise
+        return stored
 
     def _publish(
         self, store: Store, image_id: str, stored: Stored, changes: ImageChanges | None, source: Source

@@ -9,7 +9,7 @@ Threading: a source belongs to one upload.
 
 from __future__ import annotations
 
-from glancefs.errors import SizeMismatch, UploadTooLarge
+from glancefs.errors import ChecksumMismatch, SizeMismatch, UploadTooLarge
 from glancefs.stores.base import Source
 
 
@@ -39,3 +39,10 @@ def check_size_allowed(size: int, *, most: int | None) -> None:
     if most is not None and size > most:
         message = f"The data are more than the {most} bytes that this server takes."
         raise UploadTooLarge(message)
+
+
+def check_checksum(found: str, declared: str | None) -> None:
+    """Raise ChecksumMismatch where another one was declared (None: none was)."""
+    if declared not in {None, found}:
+        message = f"The data have the checksum {found}, not {declared}."
+        raise ChecksumMismatch(message)

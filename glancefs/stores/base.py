@@ -155,3 +155,20 @@ class Store(Protocol):
     def space(self) -> Space | None:
         """Tell the room there is; None where the engine does not say."""
         ...
+
+
+class AdoptingStore(Store, Protocol):
+    """A store that says `adopts_files`."""
+
+    @property
+    def staging_folder(self) -> Path:
+        """The folder in which files to `adopt` are made."""
+        ...
+
+    def claim_file(self, file: Path) -> AbstractContextManager[str]:
+        """Take a new key for a complete local file, as `claim` does, which makes no other file for it.
+
+        The file, which must lie as `adopt` demands, is in `staging_folder` under its key meanwhile, to be adopted from
+        there. Unless that has happened, leaving the context removes it. Raises StoreUnavailable.
+        """
+        ...

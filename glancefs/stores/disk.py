@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Linux can do with files and Python's ``os`` cannot, and what its refusals mean to a store.
 
-Answers for room set aside in advance, writing back early, making folders durably, and the translation of operating
-system errors. Does not know keys, claims or images.
+Answers for room set aside in advance, writing back early, locks, making folders durably, and the translation of
+operating system errors. Does not know keys, claims or images.
 
 Threading: nothing here changes once it is made; the calls let go of the interpreter's lock while they wait.
 """
@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,3 +102,25 @@ def make_folder(path: Path, *, sync: bool) -> None:
         return
     if sync:
         sync_folder(path.parent)
+
+
+def try_lock(descriptor: int, kind: int) -> bool:
+    """Take a lock of this kind (flock(2)) if it can be had at once; closing the descriptor gives it back."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def names_in(folder: Path, pattern: re.Pattern[str], *, folders: bool = False) -> Iterator[str]:
+    """Walk the names of files, or of ``folders``, in a folder that match; what else lies there is somebody else's."""
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            is_wanted = entry.is_dir(follow_symlinks=False) if folders else entry.is_file(follow_symlinks=False)
+            if is_wanted and pattern.fullmatch(entry.name):
+                yield entry.name

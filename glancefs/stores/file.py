@@ -40,7 +40,7 @@ from typing import BinaryIO, Final, cast
 from glancefs.errors import DataMissing, StoreFull, StoreUnavailable
 from glancefs.model import Location
 from glancefs.stores.base import Capabilities, Source, Space, Stored, Swept
-from glancefs.stores.disk import Disk, border, make_folder, sync_folder
+from glancefs.stores.disk import Disk, border, make_folder, names_in, sync_folder, try_lock
 from glancefs.stores.owner import Owner
 from glancefs.stores.pipeline import copy
 from glancefs.stores.reading import FileRange, checksum_of
@@ -118,9 +118,23 @@ class FileStore:
         """Take a new key; see `glancefs.stores.base.Store.claim`. Its file lies empty in `staging_folder` meanwhile."""
         with self._border("beginning an upload"):
             claim = self._take_claim()
+        with self._held(claim):
+            yield claim.key
+
+    @contextmanager
+    def claim_file(self, file: Path) -> Iterator[str]:
+        """Take a new key for a local file; see `glancefs.stores.base.AdoptingStore.claim_file`."""
+        # This spares a file: ext4 looks at each that was removed in the last seconds before it makes another one.
+        with self._border("beginning an upload"):
+            claim = self._take_file(file)
+        with self._held(claim):
+            yield claim.key
+
+    @contextmanager
+    def _held(self, claim: _Claim) -> Iterator[None]:
         self._claims[claim.key] = claim
         try:
-            yield claim.key
+            yield
         finally:
             del self._claims[claim.key]
             self._end(claim)
@@ -146,6 +160,20 @@ class FileStore:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
+
+    def _take_file(self, file: Path) -> _Claim:
+        """Lock a file, and then give it its name as a claimed one: so no sweep finds it unlocked."""
+        self._check_root()
+        self._check_owner()
+        key = secrets.token_hex(16)
+        descriptor = os.open(file, _WRITE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.rename(self._incoming_path(key))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return _Claim(key=key, descriptor=descriptor)
 
     def _end(self, claim: _Claim) -> None:
         try:
@@ -174,7 +202,7 @@ class FileStore:
             self._check_root()
             for path in (self._incoming_path(location.key), self._data_path(location.key)):
                 with suppress(FileNotFoundError), _opened(path, _READ) as descriptor:
-                    return not _lock(descriptor, fcntl.LOCK_SH)
+                    return not try_lock(descriptor, fcntl.LOCK_SH)
         return False
 
     # Data on their way in
@@ -352,11 +380,11 @@ class FileStore:
             self._check_root()
             self._check_owner()
             uploads = _Tally()
-            for key in _names(self._incoming, _KEY):
+            for key in names_in(self._incoming, _KEY):
                 uploads.count(self._remove_unclaimed(self._incoming_path(key), _always))
             orphans = _Tally()
-            for folder in _names(self._path, _FOLDER, folders=True):
-                for keys in _batches(_names(self._path / folder, _KEY)):
+            for folder in names_in(self._path, _FOLDER, folders=True):
+                for keys in _batches(names_in(self._path / folder, _KEY)):
                     self._sweep_keys(keys, known, orphans)
         return Swept(uploads=uploads.files, orphans=orphans.files, size=uploads.size + orphans.size)
 
@@ -375,7 +403,7 @@ class FileStore:
         try:
             # Open for writing: NFS grants exclusive locks to nobody else.
             with _opened(path, _WRITE) as descriptor:
-                if not _lock(descriptor, fcntl.LOCK_EX):
+                if not try_lock(descriptor, fcntl.LOCK_EX):
                     return None
                 status = os.fstat(descriptor)
                 # An upload may have been completed, and have left this place, before we had the lock.
@@ -457,15 +485,6 @@ def _missing(location: Location) -> DataMissing:
     return DataMissing(f"The data {location} are not in their store.")
 
 
-def _lock(descriptor: int, kind: int) -> bool:
-    """Take a lock if it can be had at once; closing the descriptor gives it back."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[int]:
     descriptor = os.open(path, flags)
@@ -473,19 +492,6 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _names(folder: Path, pattern: re.Pattern[str], *, folders: bool = False) -> Iterator[str]:
-    """Walk the names in a folder that are ours; whatever else lies there is somebody else's."""
-    try:
-        entries = os.scandir(folder)
-    except FileNotFoundError:
-        return
-    with entries:
-        for entry in entries:
-            is_wanted = entry.is_dir(follow_symlinks=False) if folders else entry.is_file(follow_symlinks=False)
-            if is_wanted and pattern.fullmatch(entry.name):
-                yield entry.name
 
 
 def _batches(names: Iterator[str]) -> Iterator[list[str]]:

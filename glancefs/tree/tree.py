@@ -188,13 +188,13 @@ class ImageTree:
 
     # ---- writing
 
-    def create(self, path: str, *, exclusive: bool = False) -> StagedUpload:  # noqa: ARG002 - both are refused alike
+    def create(self, path: str, *, has_folder: bool = False) -> StagedUpload:
         """Begin a file at a path where there is none; it is seen there on this mount at once.
 
-        Raises PathTaken, PathNotFound and NotAFolder for its folder, Forbidden below ``.glance``, NotAuthenticated,
-        StoreFull.
+        ``has_folder`` says that its folder was there a moment ago, and need not be looked for. Raises PathTaken;
+        PathNotFound and NotAFolder for its folder; Forbidden below ``.glance``, NotAuthenticated, StoreFull.
         """
-        return self._writing.create(path)
+        return self._writing.create(path, has_folder=has_folder)
 
     def stage(self, entry: Entry, *, truncate: bool = False) -> StagedUpload:
         """Open what is there for writing; what is given is seen at the path on this mount at once.

@@ -71,10 +71,11 @@ class Writing:
         self._turns: Final[dict[str, Lock]] = {}
         self._fresh: Final[dict[str, float]] = {}
 
-    def create(self, path: str) -> StagedUpload:
+    def create(self, path: str, *, has_folder: bool) -> StagedUpload:
         """Begin a file where there is none; see `ImageTree.create`."""
         self._check_may_write(path)
-        self._looking.need_folder(split(path)[0])
+        if not has_folder:
+            self._looking.need_folder(split(path)[0])
         if self._looking.find(path) is not None:
             raise PathTaken(f"There is something at {path!r} already.")
         return self._begin(path)
