@@ -44,7 +44,7 @@ from glancefs.model import Image, ImageChanges, ImageStatus, Location, NewImage
 from glancefs.reader import ImageReader
 from glancefs.registries.base import ImageQuery, Registry, Superseded
 from glancefs.rules import check_unprotected, in_status, may_change, may_see
-from glancefs.stores.base import Source, Space, Store, Stored
+from glancefs.stores.base import Source, Space, Store, Stored, has_real_files
 
 _log = logging.getLogger(__name__)
 
@@ -131,6 +131,17 @@ class Images:
             if self._registry.get(image.id).status is ImageStatus.DELETED:
                 raise ImageNotFound.by_id(image.id) from None
             raise
+
+    def allocated(self, image: Image) -> int:
+        """Give the bytes that the data of an available image take on a local disk; its size where they are elsewhere.
+
+        Raises DataMissing, StoreUnavailable, and ImageNotFound for an image without data.
+        """
+        if image.location is None:
+            message = f"Image {image.id!r} has no data: its status is {image.status}."
+            raise ImageNotFound(message)
+        store = self._store_of(image.location)
+        return store.allocated(image.location) if has_real_files(store) else image.size
 
     # ---- adding
 

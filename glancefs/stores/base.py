@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeGuard
 
 from glancefs.model import Location
 
@@ -155,6 +155,19 @@ class Store(Protocol):
     def space(self) -> Space | None:
         """Tell the room there is; None where the engine does not say."""
         ...
+
+
+class LocalStore(Store, Protocol):
+    """A store that says `real_files`."""
+
+    def allocated(self, location: Location) -> int:
+        """Give the bytes that the data take on the disk, holes left out. Raises DataMissing, StoreUnavailable."""
+        ...
+
+
+def has_real_files(store: Store) -> TypeGuard[LocalStore]:
+    """Say whether a store keeps its data in real files."""
+    return store.capabilities.real_files
 
 
 class AdoptingStore(Store, Protocol):

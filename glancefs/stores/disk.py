@@ -124,3 +124,13 @@ def names_in(folder: Path, pattern: re.Pattern[str], *, folders: bool = False) -
             is_wanted = entry.is_dir(follow_symlinks=False) if folders else entry.is_file(follow_symlinks=False)
             if is_wanted and pattern.fullmatch(entry.name):
                 yield entry.name
+
+
+@contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a file, for as long as the context lasts. Raises OSError."""
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

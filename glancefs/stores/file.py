@@ -40,7 +40,7 @@ from typing import BinaryIO, Final, cast
 from glancefs.errors import DataMissing, StoreFull, StoreUnavailable
 from glancefs.model import Location
 from glancefs.stores.base import Capabilities, Source, Space, Stored, Swept
-from glancefs.stores.disk import Disk, border, make_folder, names_in, sync_folder, try_lock
+from glancefs.stores.disk import Disk, border, make_folder, names_in, opened, sync_folder, translated, try_lock
 from glancefs.stores.owner import Owner
 from glancefs.stores.pipeline import copy
 from glancefs.stores.reading import FileRange, checksum_of
@@ -97,6 +97,7 @@ class FileStore:
         self._owner: Final = owner
         self._is_ours = False
         self._path: Final = path.absolute()
+        self._path_text: Final = str(self._path)
         self._incoming: Final = self._path / "incoming"
         self._sync: Final = sync
         self._disk: Final = Disk()
@@ -201,7 +202,7 @@ class FileStore:
         with self._border("looking for an upload"):
             self._check_root()
             for path in (self._incoming_path(location.key), self._data_path(location.key)):
-                with suppress(FileNotFoundError), _opened(path, _READ) as descriptor:
+                with suppress(FileNotFoundError), opened(path, _READ) as descriptor:
                     return not try_lock(descriptor, fcntl.LOCK_SH)
         return False
 
@@ -337,16 +338,26 @@ class FileStore:
 
     def size(self, location: Location) -> int:
         """Give the number of bytes kept. Raises DataMissing, StoreUnavailable."""
+        return self._status(location).st_size
+
+    def allocated(self, location: Location) -> int:
+        """Give the bytes that the data take on the disk, holes left out. Raises DataMissing, StoreUnavailable."""
+        return self._status(location).st_blocks * 512
+
+    def _status(self, location: Location) -> os.stat_result:
         self._check(location)
-        with self._border("looking at data"):
-            try:
-                status = self._data_path(location.key).lstat()
-            except FileNotFoundError:
+        try:
+            # Listings ask this of every file, so no path is made of the text.
+            status = os.lstat(f"{self._path_text}/{location.key[:2]}/{location.key}")
+        except FileNotFoundError:
+            with self._border("looking at data"):
                 self._check_root()
-                raise _missing(location) from None
+            raise _missing(location) from None
+        except OSError as error:
+            raise translated(error, store=self.scheme, doing="looking at data") from error
         if not stat.S_ISREG(status.st_mode):
             raise _missing(location)
-        return status.st_size
+        return status
 
     def delete(self, location: Location) -> None:
         """Remove the data; data that are not there are fine. Raises StoreUnavailable."""
@@ -381,7 +392,7 @@ class FileStore:
             self._check_owner()
             uploads = _Tally()
             for key in names_in(self._incoming, _KEY):
-                uploads.count(self._remove_unclaimed(self._incoming_path(key), _always))
+                uploads.count(self._remove_unclaimed(self._incoming_path(key), lambda: True))
             orphans = _Tally()
             for folder in names_in(self._path, _FOLDER, folders=True):
                 for keys in _batches(names_in(self._path / folder, _KEY)):
@@ -402,7 +413,7 @@ class FileStore:
         """Remove a file if nobody claims it and it is unwanted even under our lock. Gives the bytes freed, or None."""
         try:
             # Open for writing: NFS grants exclusive locks to nobody else.
-            with _opened(path, _WRITE) as descriptor:
+            with opened(path, _WRITE) as descriptor:
                 if not try_lock(descriptor, fcntl.LOCK_EX):
                     return None
                 status = os.fstat(descriptor)
@@ -473,25 +484,12 @@ class _Tally:
             self.size += size
 
 
-def _always() -> bool:
-    return True
-
-
 def _is_unknown(location: Location, known: Callable[[Collection[Location]], Collection[Location]]) -> bool:
     return location not in known([location])
 
 
 def _missing(location: Location) -> DataMissing:
     return DataMissing(f"The data {location} are not in their store.")
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _batches(names: Iterator[str]) -> Iterator[list[str]]:

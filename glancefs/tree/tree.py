@@ -177,10 +177,7 @@ class ImageTree:
         """
         if entry.staged is not None:
             return entry.staged.allocated()
-        if entry.kind is not EntryKind.IMAGE:
-            return 0
-        with self.open(entry) as reader:
-            return reader.allocated()
+        return self._images.allocated(entry.image) if entry.image and entry.kind is EntryKind.IMAGE else 0
 
     def space(self) -> Space | None:
         """Tell the room in the store that new images go to. Raises StoreUnavailable."""
