@@ -37,14 +37,14 @@ from glancefs.errors import (
     WrongStatus,
 )
 from glancefs.keeping import keep, keep_copy
-from glancefs.localfile import LocalFile, give_back
+from glancefs.localfile import LocalFile, claim_for, give_back
 from glancefs.measure import check_size_allowed, declared_size
 from glancefs.model import Image, ImageChanges, ImageStatus, Location, NewImage
 from glancefs.reader import ImageReader
 from glancefs.registries.base import ImageQuery, Registry, Superseded
 from glancefs.registries.locks import Presented
 from glancefs.rules import begun, check_may_add, check_may_say, check_unprotected, in_status, may_change, may_see
-from glancefs.stores.base import Source, Space, Store, Stored
+from glancefs.stores.base import Source, Space, Store, Stored, has_real_files
 
 _log = logging.getLogger(__name__)
 
@@ -132,6 +132,17 @@ class Images:
                 raise ImageNotFound.by_id(image.id) from None
             raise
 
+    def allocated(self, image: Image) -> int:
+        """Give the bytes that the data of an available image take on a local disk; its size where they are elsewhere.
+
+        Raises DataMissing, StoreUnavailable, and ImageNotFound for an image without data.
+        """
+        if image.location is None:
+            message = f"Image {image.id!r} has no data: its status is {image.status}."
+            raise ImageNotFound(message)
+        store = self._store_of(image.location)
+        return store.allocated(image.location) if has_real_files(store) else image.size
+
     # ---- adding
 
     def create(self, context: RequestContext, new: NewImage, *, replacing: str | None = None) -> Image:
@@ -162,7 +173,7 @@ class Images:
         store = self._check_new(context, new)
         self._replaceable(context, replacing)
         size = declared_size(new.size, size, most=self._max_upload)
-        with store.claim() as key:
+        with claim_for(source, store) as key:
             stored = keep(store, key, source, size=size, checksum=new.checksum, most=self._max_upload)
             image = self._image(context, new, store=store.scheme, size=stored.size)
             image = replace(image, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
@@ -229,7 +240,7 @@ class Images:
             raise WrongStatus(message)
         size = declared_size(None if isinstance(source, LocalFile) else image.size or None, size, most=self._max_upload)
         store = self._store_named(image.store)
-        with store.claim() as key:
+        with claim_for(source, store) as key:
             location = Location(store=store.scheme, key=key)
             self._registry.replace(
                 in_status(image, ImageStatus.SAVING, location=location),
@@ -241,11 +252,7 @@ class Images:
             except BaseException:
                 self._give_back(image, location)
                 raise
-            try:
-                return self._publish(context, store, image_id, stored, changes=changes, source=source)
-            except BaseException:
-                give_back(source)
-                raise
+            return self._publish(context, store, image_id, stored, changes=changes, source=source)
 
     # ---- changing
 

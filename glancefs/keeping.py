@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from glancefs.errors import ChecksumMismatch, DataMissing
 from glancefs.localfile import LocalFile
-from glancefs.measure import MeasuredSource, check_size_allowed
+from glancefs.measure import MeasuredSource, check_checksum, check_size_allowed
 from glancefs.model import Image, Location
-from glancefs.stores.base import Source, Store, Stored
+from glancefs.stores.base import AdoptingStore, Source, Store, Stored
 
 
 def keep(store: Store, key: str, source: Source, *, size: int | None, checksum: str | None, most: int | None) -> Stored:
@@ -47,20 +47,15 @@ def keep_copy(store: Store, key: str, image: Image, location: Location, source: 
     return stored
 
 
-def _adopt(store: Store, key: str, file: LocalFile, *, checksum: str | None, most: int | None) -> Stored:
+def _adopt(store: AdoptingStore, key: str, file: LocalFile, *, checksum: str | None, most: int | None) -> Stored:
     check_size_allowed(file.size, most=most)
-    if checksum is not None and file.checksum != checksum:
-        message = f"The data have the checksum {file.checksum}, not {checksum}."
-        raise ChecksumMismatch(message)
-    try:
-        return store.adopt(key, file.path, checksum=file.checksum)
-    except BaseException:
-        file.give_back()
-        raise
+    check_checksum(file.checksum, checksum)
+    return store.adopt(key, store.staging_folder / key, checksum=file.checksum)
 
 
 def _check_checksum(store: Store, stored: Stored, checksum: str | None) -> None:
-    if checksum is not None and stored.checksum != checksum:
+    try:
+        check_checksum(stored.checksum, checksum)
+    except ChecksumMismatch:
         store.delete(stored.location)
-        message = f"The data have the checksum {stored.checksum}, not {checksum}."
-        raise ChecksumMismatch(message)
+        raise

@@ -49,10 +49,6 @@ class ImageReader:
         """Let go of the data; may be called twice."""
         self._stream.close()
 
-    def allocated(self) -> int:
-        """Give the bytes that the data take on a local disk; the size where they are elsewhere."""
-        return self.size if self.file is None else os.fstat(self.file.fileno()).st_blocks * 512
-
     def read_at(self, offset: int, size: int) -> bytes:
         """Give the ``size`` bytes from ``offset`` on; fewer only where the image ends.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeGuard
 
 from glancefs.model import Location
 
@@ -165,4 +165,34 @@ class Store(Protocol):
 
     def space(self) -> Space | None:
         """Tell the room there is; None where the engine does not say."""
+        ...
+
+
+class LocalStore(Store, Protocol):
+    """A store that says `real_files`."""
+
+    def allocated(self, location: Location) -> int:
+        """Give the bytes that the data take on the disk, holes left out. Raises DataMissing, StoreUnavailable."""
+        ...
+
+
+def has_real_files(store: Store) -> TypeGuard[LocalStore]:
+    """Say whether a store keeps its data in real files."""
+    return store.capabilities.real_files
+
+
+class AdoptingStore(Store, Protocol):
+    """A store that says `adopts_files`."""
+
+    @property
+    def staging_folder(self) -> Path:
+        """The folder in which files to `adopt` are made."""
+        ...
+
+    def claim_file(self, file: Path) -> AbstractContextManager[str]:
+        """Take a new key for a complete local file, as `claim` does, which makes no other file for it.
+
+        The file, which must lie as `adopt` demands, is in `staging_folder` under its key meanwhile, to be adopted from
+        there. Unless that has happened, leaving the context removes it. Raises StoreUnavailable.
+        """
         ...
