@@ -54,6 +54,8 @@ class Assembly:
 
     def close(self) -> None:
         """Let go of connections and threads; may be called twice."""
+        for store in self.stores.values():
+            store.close()
         self.registry.close()
 
 

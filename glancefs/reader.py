@@ -85,10 +85,13 @@ class ImageReader:
         return os.pread(self._stream.fileno(), size, offset)
 
     def _read_stream(self, offset: int, size: int) -> bytes:
-        # A jump costs a new range request; readers in a run share one stream.
+        # Readers in a run share one stream.
         if offset != self._position:
-            self._stream.close()
-            self._stream = self._store.open(self._location, offset)
+            if self._stream.seekable():
+                self._stream.seek(offset)
+            else:
+                self._stream.close()
+                self._stream = self._store.open(self._location, offset)
             self._position = offset
         piece = self._stream.read(size)
         self._position += len(piece)

@@ -32,6 +32,10 @@ SIZES = [0, 1, SMALL - 1, SMALL, SMALL + 1, BLOCK, BLOCK + SMALL, (BLOCKS + 2) *
 MANY_EXAMPLES = settings(
     max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
 )
+SIZE = st.integers(0, 3 * BLOCK)
+PIECES = st.lists(st.integers(1, 2 * BLOCK), min_size=1, max_size=8)
+SAID = st.none() | st.integers(0, 4 * BLOCK)
+START, STOP = st.integers(0, 1200), st.none() | st.integers(0, 1200)
 HOSTILE_KEYS = ["", ".", "..", "../../etc/passwd", "/etc/passwd", "a" * 32 + "\n", "A" * 32, "a\0b", "é" * 32, "ab/cd"]
 
 
@@ -95,8 +99,31 @@ class NeverRead:
         raise AssertionError("the data were asked for")
 
 
+def check_pieces(store: Store, size: int, pieces: list[int], said: int | None) -> None:
+    """Add data that come in these pieces, under a size that may be wrong."""
+    data = some_bytes(size)
+    with store.claim() as key:
+        stored = store.add(key, Pieces(data, [max(piece, size // 500) for piece in pieces]), size=said)
+    assert (stored.size, stored.checksum) == (size, checksum_of(data))
+    assert read(store, stored) == data
+    store.delete(stored.location)
+
+
+def check_range(store: Store, start: int, stop: int | None) -> None:
+    """Read a range of a thousand bytes."""
+    data = some_bytes(1000)
+    stored = put(store, data)
+    assert read(store, stored, start, stop) == data[start : max(start, stop) if stop is not None else None]
+    store.delete(stored.location)
+
+
 class StoreContract:
     """Subclass this as ``Test...`` and say how a store is made."""
+
+    many = 700
+    """More data than a store looks at together when it sweeps."""
+    turns = 8
+    """How often each of sixteen threads uses the store."""
 
     def make(self, folder: Path) -> Store:
         """Make an empty store that may use this folder."""
@@ -104,10 +131,13 @@ class StoreContract:
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[Store]:
-        store = self.make(tmp_path)
+        yield from self.checked(self.make(tmp_path))
+
+    def checked(self, store: Store) -> Iterator[Store]:
+        """Lend a store, and see afterwards, whatever a test did, that no upload was left half done."""
         yield store
-        # Whatever a test did: no upload was left half done.
         assert store.sweep(all_known) == Swept()
+        store.close()
 
     @pytest.fixture
     def small_store(self, tmp_path: Path) -> Iterator[Store]:
@@ -132,23 +162,14 @@ class StoreContract:
         assert Location.parse(str(stored.location)) == stored.location
 
     @MANY_EXAMPLES
-    @given(
-        size=st.integers(0, 3 * BLOCK),
-        pieces=st.lists(st.integers(1, 2 * BLOCK), min_size=1, max_size=8),
-        said=st.none() | st.integers(0, 4 * BLOCK),
-    )
+    @given(size=SIZE, pieces=PIECES, said=SAID)
     @example(size=SMALL, pieces=[SMALL], said=SMALL - 1)
     @example(size=SMALL + 1, pieces=[BLOCK], said=10)
     @example(size=10, pieces=[1], said=2 * BLOCK)
     def test_neither_small_pieces_nor_a_wrong_size_change_what_is_kept(
         self, store: Store, size: int, pieces: list[int], said: int | None
     ) -> None:
-        data = some_bytes(size)
-        with store.claim() as key:
-            stored = store.add(key, Pieces(data, [max(piece, size // 500) for piece in pieces]), size=said)
-        assert (stored.size, stored.checksum) == (size, checksum_of(data))
-        assert read(store, stored) == data
-        store.delete(stored.location)
+        check_pieces(store, size, pieces, said)
 
     @pytest.mark.parametrize("after", [0, 1, SMALL, SMALL + BLOCK, 7 * BLOCK + 1])
     @pytest.mark.parametrize("is_size_known", [True, False])
@@ -235,16 +256,13 @@ class StoreContract:
     # Reading
 
     @MANY_EXAMPLES
-    @given(start=st.integers(0, 1200), stop=st.none() | st.integers(0, 1200))
+    @given(start=START, stop=STOP)
     @example(start=0, stop=None)
     @example(start=0, stop=0)
     @example(start=1000, stop=None)
     @example(start=999, stop=1000)
     def test_a_range_is_exactly_that_range(self, store: Store, start: int, stop: int | None) -> None:
-        data = some_bytes(1000)
-        stored = put(store, data)
-        assert read(store, stored, start, stop) == data[start : max(start, stop) if stop is not None else None]
-        store.delete(stored.location)
+        check_range(store, start, stop)
 
     @pytest.mark.parametrize("stop", [None, 2 * BLOCK])
     def test_a_range_reads_in_pieces_to_its_end(self, store: Store, stop: int | None) -> None:
@@ -338,7 +356,7 @@ class StoreContract:
         assert store.sweep(known) == Swept()
 
     def test_a_sweep_asks_about_many_in_small_numbers(self, store: Store) -> None:
-        stored = {put(store, b"").location for _ in range(700)}
+        stored = {put(store, b"").location for _ in range(self.many)}
         asked: list[int] = []
 
         def known(locations: Collection[Location]) -> Collection[Location]:
@@ -388,7 +406,7 @@ class StoreContract:
 
         def work(number: int) -> None:
             barrier.wait()
-            for turn in range(8):
+            for turn in range(self.turns):
                 data = some_bytes(number * 1000 + turn * SMALL // 3)
                 with store.claim() as key:
                     stored = store.add(key, io.BytesIO(data), size=len(data) if turn % 2 else None)
@@ -400,14 +418,14 @@ class StoreContract:
 
         def sweep() -> None:
             barrier.wait()
-            for _ in range(20):
+            for _ in range(2 * self.turns):
                 store.sweep(lambda locations: rows.copy().intersection(locations))
 
         with ThreadPoolExecutor(17) as pool:
             sweeping = pool.submit(sweep)
             list(pool.map(work, range(16)))
             sweeping.result()
-        assert len(rows) == 16 * 3
+        assert len(rows) == 16 * len(range(0, self.turns, 3))
         assert all(store.size(location) >= 0 for location in rows)
 
     # Adopting
