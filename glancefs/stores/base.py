@@ -45,6 +45,9 @@ class Capabilities:
     is_remote: bool = False
     """Whether the engine is another machine's business, and may come back by itself when it does not answer."""
 
+    knows_room: bool = True
+    """Whether a declared size that has no room is refused before the first byte."""
+
     keeps_open_data: bool = True
     """Whether data that another process deletes stay readable for those who have them open."""
 

@@ -47,6 +47,8 @@ _CHUNK: Final = 1 << 20
 class SwiftEngine:
     """One container of a Swift account."""
 
+    has_quotas: Final = True
+
     def __init__(self, *, access: SwiftAccess, container: str, page_size: int = 5000) -> None:
         self._access: Final = access
         self._container: Final = container

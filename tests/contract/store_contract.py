@@ -216,6 +216,9 @@ class StoreContract:
     # Room
 
     def test_what_has_no_room_is_refused_before_its_first_byte(self, small_store: Store) -> None:
+        if not small_store.capabilities.knows_room:
+            assert small_store.space() is None
+            return
         for size in (64 * BLOCK, 2**40, 2**62):
             with small_store.claim() as key, pytest.raises(StoreFull):
                 small_store.add(key, NeverRead(), size=size)
@@ -231,15 +234,16 @@ class StoreContract:
         assert small_store.sweep(none_known) == Swept()
         kept = put(small_store, some_bytes(5 * BLOCK))
         small_store.delete(kept.location)
-        assert before is not None
         after = small_store.space()
+        assert (before is not None) == (after is not None) == small_store.capabilities.knows_room
         # A folder may have been made on the way.
-        assert after is not None
-        assert before.free - after.free < BLOCK
+        assert before is None or after is None or before.free - after.free < BLOCK
 
     def test_room_promised_to_one_upload_is_not_given_to_another(self, small_store: Store) -> None:
         space = small_store.space()
-        assert space is not None
+        assert (space is not None) == small_store.capabilities.knows_room
+        if space is None:
+            return
         most = space.free - 2 * BLOCK
 
         def compete() -> None:

@@ -92,6 +92,11 @@ class Body(Protocol):
 class ObjectEngine(Protocol):
     """One container of an object store. Every method raises Transient, Refused and StoreFull."""
 
+    @property
+    def has_quotas(self) -> bool:
+        """Whether `space` may ever tell anything."""
+        ...
+
     def prepare(self) -> None:
         """Make the container if it is not there."""
         ...

@@ -58,8 +58,6 @@ class ObjectStore:
     sweeps raise ConfigError. None does not ask.
     """
 
-    capabilities: Final = Capabilities(is_remote=True, keeps_open_data=False)
-
     def __init__(
         self,
         *,
@@ -71,6 +69,7 @@ class ObjectStore:
         timing: Timing | None = None,
     ) -> None:
         self.scheme: Final = scheme
+        self.capabilities: Final = Capabilities(is_remote=True, keeps_open_data=False, knows_room=engine.has_quotas)
         self._engine: Final = engine
         self._part_size: Final = part_size
         self._owner: Final = owner
@@ -162,7 +161,7 @@ class ObjectStore:
 
     def _quota(self) -> Space | None:
         """Give the room as `space` does; that there is no quota is known for a while."""
-        if time.monotonic() < self._unlimited_until:
+        if not self.capabilities.knows_room or time.monotonic() < self._unlimited_until:
             return None
         space = self.space()
         if space is None:
