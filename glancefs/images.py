@@ -24,7 +24,6 @@ from glancefs.context import RequestContext
 from glancefs.errors import (
     ChecksumMismatch,
     Conflict,
-    DataMissing,
     Duplicate,
     Forbidden,
     GlancefsError,
@@ -41,7 +40,7 @@ from glancefs.errors import (
 from glancefs.localfile import LocalFile, give_back
 from glancefs.measure import MeasuredSource, check_size_allowed
 from glancefs.model import Image, ImageChanges, ImageStatus, Location, NewImage
-from glancefs.reader import ImageReader
+from glancefs.reader import ImageReader, open_reader
 from glancefs.registries.base import ImageQuery, Registry, Superseded
 from glancefs.rules import check_unprotected, in_status, may_change, may_see
 from glancefs.stores.base import Source, Space, Store, Stored
@@ -121,16 +120,7 @@ class Images:
 
     def open_image(self, image: Image) -> ImageReader:
         """Open the data of an image that `get` or `find` gave to this caller. Raises as `open` does."""
-        if image.status is not ImageStatus.AVAILABLE or image.location is None:
-            message = f"Image {image.id!r} has no data: its status is {image.status}."
-            raise ImageNotFound(message)
-        try:
-            return ImageReader(image=image, location=image.location, store=self._store_of(image.location))
-        except DataMissing:
-            # Deleted between the look at the row and this: not damage.
-            if self._registry.get(image.id).status is ImageStatus.DELETED:
-                raise ImageNotFound.by_id(image.id) from None
-            raise
+        return open_reader(image, registry=self._registry, store_of=self._store_of)
 
     # ---- adding
 
@@ -412,6 +402,9 @@ class Images:
     def _keep(self, store: Store, key: str, source: Source, *, size: int | None, checksum: str | None) -> Stored:
         if isinstance(source, LocalFile) and source.can_be_adopted(store):
             return self._adopt(store, key, source, checksum=checksum)
+        if isinstance(source, LocalFile):
+            # What was hashed while it was written is what is to arrive.
+            checksum = checksum or source.checksum
         measured = MeasuredSource(source, size=size, most=self._max_upload)
         stored = store.add(key, measured, size=size)
         if checksum is not None and stored.checksum != checksum:

@@ -30,6 +30,10 @@ _LONGEST_PAUSE: Final = 4.0
 """In seconds."""
 
 
+_QUIET: Final = 10.0
+"""In seconds: for how long the same failure is not told again."""
+
+
 class EngineError(Exception):
     """A call that failed; ``reason`` is for callers and names no host, ``detail`` is for the operator alone."""
 
@@ -163,6 +167,7 @@ class Persistence:
     def __init__(self, *, store: str, retries: int) -> None:
         self._store: Final = store
         self._retries: Final = retries
+        self._told: Final[dict[tuple[str, str], float]] = {}
 
     def run(self, doing: str, work: Callable[[], T]) -> T:
         """Carry the work out. Raises StoreUnavailable, and what else the work raises."""
@@ -191,10 +196,18 @@ class Persistence:
     def bear(self, error: EngineError, *, doing: str, attempt: int) -> None:
         """Wait before another attempt, the next one after ``attempt``; raise StoreUnavailable where none is due."""
         if isinstance(error, Refused) or attempt >= self._retries:
-            _log.error("Store %r failed at %s: %s", self._store, doing, error)
+            self._tell(error, doing)
             message = f"The store {self._store!r} failed at {doing}: {error.reason}."
             raise StoreUnavailable(message) from error
         _log.info("Store %r will try %s again: %s", self._store, doing, error)
         pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
         # Spread, so that many who were cut off together do not come back together.
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret depends on it
+
+    def _tell(self, error: EngineError, doing: str) -> None:
+        """Tell the operator, but of many who fail in the same way together only once."""
+        now, what = time.monotonic(), (doing, error.reason)
+        is_news = now - self._told.get(what, -_QUIET) >= _QUIET
+        if is_news:
+            self._told[what] = now
+        _log.log(logging.ERROR if is_news else logging.INFO, "Store %r failed at %s: %s", self._store, doing, error)
