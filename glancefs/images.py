@@ -23,7 +23,6 @@ from typing import Final, Literal
 from glancefs.context import RequestContext
 from glancefs.errors import (
     Conflict,
-    DataMissing,
     Duplicate,
     Forbidden,
     GlancefsError,
@@ -41,7 +40,7 @@ from glancefs.localfile import LocalFile, claim_for, give_back
 from glancefs.measure import check_size_allowed, declared_size
 from glancefs.model import Image, ImageChanges, ImageStatus, Location, NewImage
 from glancefs.paths import path_of
-from glancefs.reader import ImageReader
+from glancefs.reader import ImageReader, open_reader
 from glancefs.registries.base import ImageQuery, Registry, Superseded
 from glancefs.registries.locks import Presented, Touched
 from glancefs.rules import begun, check_may_add, check_may_say, check_unprotected, in_status, may_change, may_see
@@ -122,15 +121,7 @@ class Images:
 
     def open_image(self, image: Image) -> ImageReader:
         """Open the data of an image that `get` or `find` gave to this caller. Raises as `open` does."""
-        if image.status is not ImageStatus.AVAILABLE or image.location is None:
-            raise ImageNotFound(f"Image {image.id!r} has no data: its status is {image.status}.")
-        try:
-            return ImageReader(image=image, location=image.location, store=self._store_of(image.location))
-        except DataMissing:
-            # Deleted between the look at the row and this: not damage.
-            if self._registry.get(image.id).status is ImageStatus.DELETED:
-                raise ImageNotFound.by_id(image.id) from None
-            raise
+        return open_reader(image, registry=self._registry, store_of=self._store_of)
 
     def allocated(self, image: Image) -> int:
         """Give the bytes that the data of an available image take on a local disk; its size where they are elsewhere.

@@ -12,7 +12,7 @@ from glancefs.errors import ChecksumMismatch, DataMissing
 from glancefs.localfile import LocalFile
 from glancefs.measure import MeasuredSource, check_checksum, check_size_allowed
 from glancefs.model import Image, Location
-from glancefs.stores.base import AdoptingStore, Source, Store, Stored
+from glancefs.stores.base import AdoptingStore, Source, Store, Stored, copies_data
 
 
 def keep(store: Store, key: str, source: Source, *, size: int | None, checksum: str | None, most: int | None) -> Stored:
@@ -23,6 +23,9 @@ def keep(store: Store, key: str, source: Source, *, size: int | None, checksum: 
     """
     if isinstance(source, LocalFile) and source.can_be_adopted(store):
         return _adopt(store, key, source, checksum=checksum, most=most)
+    if isinstance(source, LocalFile):
+        # What was hashed while it was written is what is to arrive.
+        checksum = checksum or source.checksum
     measured = MeasuredSource(source, size=size, most=most)
     stored = store.add(key, measured, size=size)
     _check_checksum(store, stored, checksum)
@@ -34,7 +37,7 @@ def keep_copy(store: Store, key: str, image: Image, location: Location, source: 
 
     Raises DataMissing where the data are gone or not those of the image, StoreFull, StoreUnavailable.
     """
-    if store is source and store.capabilities.copies_data and image.checksum is not None:
+    if store is source and copies_data(store) and image.checksum is not None:
         stored = store.copy(key, location, checksum=image.checksum)
     else:
         with source.open(location) as data:

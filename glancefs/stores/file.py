@@ -427,6 +427,9 @@ class FileStore:
             free, total = self._free_and_total()
         return Space(total=total, free=free)
 
+    def close(self) -> None:
+        """Do nothing: there are neither connections nor threads."""
+
     def _free_and_total(self) -> tuple[int, int]:
         self._check_root()
         try:
