@@ -21,17 +21,8 @@ from glancefs.model import Location
 from glancefs.stores.base import Store, Stored, Swept
 from glancefs.stores.file import FileStore
 from glancefs.stores.pipeline import SMALL
-from tests.contract.store_contract import (
-    Breaking,
-    NeverRead,
-    StoreContract,
-    checksum_of,
-    none_known,
-    put,
-    put_copy,
-    read,
-    some_bytes,
-)
+from tests.contract.store_contract import Breaking, NeverRead, StoreContract
+from tests.contract.store_steps import checksum_of, none_known, put, put_copy, read, some_bytes
 from tests.support.capabilities import CAPABILITIES, in_ci, refuse_or_skip
 from tests.support.mounts import mounted
 from tests.support.processes import run
