@@ -19,6 +19,7 @@ import pytest
 from glancefs.errors import DataMissing, StoreFull, StoreUnavailable
 from glancefs.model import Location
 from glancefs.stores.base import Store, Stored, Swept
+from glancefs.stores.disk import sync_folder
 from glancefs.stores.file import FileStore
 from glancefs.stores.pipeline import SMALL
 from tests.contract.store_contract import Breaking, NeverRead, StoreContract
@@ -395,6 +396,30 @@ def test_a_copy_takes_no_more_room_than_the_first_and_keeps_its_holes(
     store.delete(first.location)
     assert (copied.size, blocks(store, copied) < 4 * MIB) == (64 * MIB, True)
     assert (read(store, copied, 0, 6), read(store, copied, 64 * MIB - 4)) == (b"begin\0", b"\0end")
+
+
+@pytest.mark.needs("root", "mkfs.xfs", "mkfs.btrfs")
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_a_copy_shares_blocks_where_the_file_system_can(tmp_path: Path, kind: str) -> None:
+    with mounted(tmp_path, kind=kind, size=320 * MIB) as place:
+        store = FileStore(path=place / "store")
+        first = put(store, some_bytes(32 * MIB))
+        sync_folder(place)
+        before = store.space().free
+        copied = put_copy(store, first)
+        sync_folder(place)
+        assert before - store.space().free < 8 * MIB
+        files = {inode_of(store, stored) for stored in (first, copied)}
+        assert len(files) == 2
+        store.delete(first.location)
+        with store.open(copied.location) as stream:
+            assert checksum_of(stream.read()) == first.checksum
+        assert (store.is_claimed(copied.location), store.sweep(none_known).orphans) == (False, 1)
+
+
+def inode_of(store: FileStore, stored: Stored) -> int:
+    with store.open(stored.location) as stream:
+        return os.fstat(stream.fileno()).st_ino
 
 
 @pytest.mark.needs("root")

@@ -89,6 +89,8 @@ CAPABILITIES = registered(
         _command("qemu-system-x86_64", "qemu-system-x86"),
         _command("rclone", "rclone, which `make bench` installs"),
         Capability(name="root", present=lambda: os.geteuid() == 0, source="a run as root"),
+        _command("mkfs.btrfs", "btrfs-progs"),
+        _command("mkfs.xfs", "xfsprogs"),
         _command("rsync", "rsync"),
         _command("stress-ng", "stress-ng"),
         Capability(
