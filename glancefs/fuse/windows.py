@@ -22,6 +22,7 @@ import trio
 
 from glancefs.errors import DataMissing
 from glancefs.fuse.bridge import Bridge
+from glancefs.fuse.mapping import WORTH_IT, FileMapping
 from glancefs.fuse.statistics import Statistics
 
 LARGEST_REQUEST: Final = 1 << 20
@@ -45,11 +46,16 @@ class PageWindow:
         self._statistics: Final = statistics
         self._buffer: Final = memoryview(bytearray(LARGEST_REQUEST))
 
-    async def read(self, descriptor: int, offset: int, size: int) -> memoryview | bytes:
+    async def read(
+        self, descriptor: int, offset: int, size: int, *, mapping: FileMapping | None = None
+    ) -> memoryview | bytes:
         """Give ``size`` bytes, which must be there. The answer is good until the next await.
 
         Raises DataMissing when the file ends before, OSError.
         """
+        if mapping is not None and size >= WORTH_IT and (part := mapping.part(offset, size)) is not None:
+            self._statistics.cache_hits += 1
+            return part
         view = self._buffer[:size]
         if len(view) < size:
             return await self._bridge.read(_read_all, descriptor, offset, size)
