@@ -71,7 +71,7 @@ class FileMapping:
         pages = -(-length // mmap.PAGESIZE)
         if pages > _MOST_PAGES or offset + size > self._size:
             return None
-        if _CALLS.look(self._address + start, length, self._found) or self._found[:pages] != _IN_MEMORY[:pages]:
+        if _CALLS.look(self._address + start, length, self._found) or self._found.raw[:pages] != _IN_MEMORY[:pages]:
             return None
         if os.fstat(self._descriptor).st_size < self._size:
             # Behind its end a page holds zeros, which would pass for data.

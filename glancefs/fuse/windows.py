@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -105,6 +105,11 @@ class StreamWindow:
                 self._start = offset
             at = offset - self._start
             return memoryview(self._piece)[at : at + size]
+
+
+def _write_all(write_at: Callable[[int, bytes | memoryview], int], pieces: Sequence[Piece]) -> None:
+    for offset, data in pieces:
+        write_at(offset, data)
 
 
 class WriteWindow:
@@ -213,9 +218,10 @@ class WriteWindow:
 
     async def _write_behind(self) -> None:
         while self._waiting and self.error is None:
-            offset, data = self._waiting.popleft()
+            pieces = list(self._waiting)
+            self._waiting.clear()
             try:
-                await self._bridge.write(self._write_at, offset, data)
+                await self._bridge.write(_write_all, self._write_at, pieces)
             except Exception as error:  # noqa: BLE001 - raised again to whoever writes, syncs or closes next
                 self.error = error
                 self._waiting.clear()
