@@ -23,13 +23,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Final, TypeVar
-from urllib.parse import SplitResult
 
 from swiftclient import client as swift
 
 from glancefs.stores.base import Space
 from glancefs.stores.objects.engine import EngineError, Found, Part, Refused, Transient, Unfinished
-from glancefs.stores.swift_access import CUT, Absent, SwiftAccess, Unmet
+from glancefs.stores.objects.pieces import PieceReader
+from glancefs.stores.swift_access import CUT, Absent, Connection, SwiftAccess, Unmet
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class SwiftEngine:
         del name
         return "parts"
 
-    def put_part(self, name: str, token: str, number: int, data: bytes) -> Part:
+    def put_part(self, name: str, token: str, number: int, data: memoryview) -> Part:
         """Keep one part; the cluster refuses it where its MD5 is not ours."""
         del token
         self._put(_part(name, f"{number:06}"), data)
@@ -216,18 +216,32 @@ class SwiftEngine:
     def _head(self, name: str) -> Mapping[str, str] | None:
         return self._about(swift.head_object, name, headers={"X-Newest": "true"})
 
-    def _put(self, name: str, data: bytes, *, headers: Mapping[str, str] | None = None, is_list: bool = False) -> None:
-        work = partial(
-            swift.put_object,
-            container=self._container,
-            name=name,
-            contents=data,
-            content_type="application/octet-stream",
-            headers=headers,
-            # What a list's ETag is, the cluster makes of its parts' ones.
-            etag=None if is_list else _md5(data),
-            query_string="multipart-manifest=put" if is_list else None,
-        )
+    def _put(
+        self,
+        name: str,
+        data: bytes | memoryview,
+        *,
+        headers: Mapping[str, str] | None = None,
+        is_list: bool = False,
+    ) -> None:
+        # What a list's ETag is, the cluster makes of its parts' ones.
+        etag = None if is_list else _md5(data)
+
+        def work(url: str, token: str, *, http_conn: Connection) -> object:
+            return swift.put_object(
+                url,
+                token,
+                self._container,
+                name,
+                contents=PieceReader(data) if data else b"",
+                content_length=len(data),
+                content_type="application/octet-stream",
+                etag=etag,
+                headers=headers,
+                query_string="multipart-manifest=put" if is_list else None,
+                http_conn=http_conn,
+            )
+
         try:
             self._access.call(work)
         except Absent as error:
@@ -292,7 +306,7 @@ class SwiftBody:
             connection.close()
 
 
-def _capabilities(url: str, token: str, *, http_conn: tuple[SplitResult, swift.HTTPConnection]) -> Mapping[str, Any]:
+def _capabilities(url: str, token: str, *, http_conn: Connection) -> Mapping[str, Any]:
     del url, token
     place, connection = http_conn
     said: Mapping[str, Any] = swift.get_capabilities((place._replace(path="/info"), connection))
@@ -320,5 +334,5 @@ def _listed(entry: Mapping[str, Any], headers: Mapping[str, str]) -> Found:
     return Found(name=entry["name"], size=entry["bytes"], modified=entry["last_modified"], age=age)
 
 
-def _md5(data: bytes) -> str:
+def _md5(data: bytes | memoryview) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()

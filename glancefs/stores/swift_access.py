@@ -30,6 +30,9 @@ from glancefs.stores.objects.engine import Refused, Transient
 if TYPE_CHECKING:
     from keystoneauth1.identity.base import BaseIdentityPlugin
 
+Connection = tuple[SplitResult, HTTPConnection]
+"""As python-swiftclient takes one."""
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -62,7 +65,7 @@ class Unmet(Exception):
 class Call(Protocol[T_co]):
     """A function of `swiftclient.client`, all but who asks."""
 
-    def __call__(self, url: str, token: str, *, http_conn: tuple[SplitResult, HTTPConnection]) -> T_co:
+    def __call__(self, url: str, token: str, *, http_conn: Connection) -> T_co:
         """Carry it out."""
         ...
 
