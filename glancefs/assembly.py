@@ -9,6 +9,7 @@ Threading: an assembly is made once per process, after any fork, and then shared
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,14 +23,18 @@ from glancefs.images import Images, utc_now
 from glancefs.model import ImageStatus
 from glancefs.registries.base import Registry
 from glancefs.registries.sql import SqlRegistry
-from glancefs.staging import Staging
+from glancefs.staging import SharedArea, Staging
 from glancefs.stores.base import Store
 from glancefs.stores.file import FileStore
 from glancefs.stores.owner import Owner
 from glancefs.tree import ImageTree
+from glancefs.tree.shared import SharedOverlay
 
 STAGED: Final = "staged"
 """The folder of files that are not yet images, beside the uploads of the store that they are for."""
+
+SHARED: Final = "shared"
+"""The folder of files that are not yet images, of the doors whose requests come to any process."""
 
 _FILE: Final = "file"
 
@@ -119,3 +124,35 @@ def assemble_tree(
     )
     tree.recover()
     return tree
+
+
+class Trees:
+    """Trees for a door whose requests are of many users: one for each request, made from what they share."""
+
+    def __init__(self, core: Assembly) -> None:
+        config = core.config
+        store = core.stores[config.default_store]
+        self._core: Final = core
+        self._max_upload: Final = config.gateway.max_upload
+        folder = (store.staging_folder or config.data) / SHARED
+        self._area: Final = SharedArea(folder=folder, max_upload=self._max_upload)
+        self._since: Final = time.time_ns()
+
+    def of(self, context: RequestContext, *, public_url: str) -> ImageTree:
+        """Give the tree of a caller; a context manager, to be left when the request is answered."""
+        files = self._area.of(context.user)
+        return ImageTree(
+            images=self._core.images,
+            folders=self._core.folders,
+            staging=files,
+            context=context,
+            documents={},
+            public_url=public_url,
+            overlay=SharedOverlay(files=files),
+            max_upload=self._max_upload,
+            since=self._since,
+        )
+
+    def close(self) -> None:
+        """Let go of threads."""
+        self._area.close()

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tree needs of the use cases, so that it works the same over local ones and over remote ones.
 
-Answers for nothing: `glancefs.images.Images` and `glancefs.folders.Folders` satisfy these protocols as they are.
+Answers for nothing: `glancefs.images.Images` and `glancefs.folders.Folders` satisfy these protocols as they are, and so
+do a mount's own staging and that of processes which share one.
 
 Threading: implementations are thread-safe.
 """
@@ -16,6 +17,7 @@ from glancefs.model import Image, ImageChanges, NewImage
 from glancefs.reader import ImageReader
 from glancefs.registries.base import Changes, ImageQuery
 from glancefs.registries.folders import Folder, FolderPage, Found
+from glancefs.staging import StagedUpload
 from glancefs.stores.base import Source, Space
 
 
@@ -141,4 +143,24 @@ class TreeFolders(Protocol):
 
     def changes(self, since: int, *, limit: int = 1000) -> Changes:
         """Give what changed after a revision."""
+        ...
+
+
+class StagingArea(Protocol):
+    """Where files are staged: `glancefs.staging.Staging` of a mount, `SharedFiles` of a request."""
+
+    def create(self, path: str, *, replaces: str | None = None, queued: str | None = None) -> StagedUpload:
+        """Begin an empty file that is to be seen at a path."""
+        ...
+
+    def recover(self) -> Sequence[StagedUpload]:
+        """Take over what dead mounts of the same user left."""
+        ...
+
+    def forget(self, upload: StagedUpload) -> None:
+        """Close a file that is published or discarded."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
         ...
