@@ -18,6 +18,7 @@ from gateway.passwords import PasswordFile, RememberedPasswords
 from gateway.rest.door import RestDoor
 from glancefs.assembly import Assembly, Trees
 from glancefs.config import AuthConfig, GatewayConfig
+from glancefs.dead_properties import DeadProperties
 from glancefs.images import utc_now
 from glancefs.locks import Locks
 
@@ -33,7 +34,7 @@ def make_application(core: Assembly, *, metrics: Metrics) -> Application:
     dav = DavDoor(
         trees=Trees(core),
         locks=Locks(registry=core.registry, clock=utc_now),
-        dead=core.registry.dead_properties,
+        dead=DeadProperties(registry=core.registry, clock=utc_now),
         challenge=authenticator.challenge,
         uploads=metrics.upload,
     )

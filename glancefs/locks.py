@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The use cases of write locks: who may hold which, for how long, and where they are.
+"""The use cases of write locks (RFC 4918, section 6): taking, refreshing and giving back, and asking for them.
 
-Answers for tokens, for times, and for whose things a lock guards. That nothing locked is changed, the registry sees to.
+Answers for who may hold which lock, and for how long. What a lock keeps from being changed, the registry sees to; where
+things lie in a tree, `glancefs.tree` knows.
 
 Threading: thread-safe, as the registry is.
 """
@@ -14,92 +15,86 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from glancefs.context import RequestContext
-from glancefs.errors import NotAuthenticated
+from glancefs.errors import Forbidden, NotAuthenticated
 from glancefs.registries.base import Registry
 from glancefs.registries.locks import Lock, Presented, Touched
 
-LONGEST: Final = 86_400
-"""For how many seconds a lock lasts at the most, until it is refreshed: who died hinders nobody for longer."""
-DEFAULT: Final = 3_600
-"""For how many seconds a lock lasts of which that was not said."""
+MOST_SECONDS: Final = 24 * 3600
+"""How long a lock lasts at the most without being refreshed, whatever was asked for (section 10.7)."""
 
 
 class Locks:
     """The use cases over one registry."""
 
     def __init__(self, *, registry: Registry, clock: Callable[[], datetime]) -> None:
-        self._registry: Final = registry
-        self._clock: Final = clock
+        self._registry = registry
+        self._clock = clock
 
     def acquire(
         self,
         context: RequestContext,
         path: str,
         *,
-        is_shared: bool,
-        is_deep: bool,
+        guards: str | None,
+        is_shared: bool = False,
+        is_deep: bool = False,
         owner_xml: str = "",
         seconds: int | None = None,
     ) -> Lock:
-        """Lock a path of the caller's tree. Raises Locked, NotAuthenticated, StoreFull, InvalidRequest."""
-        now = self._clock()
+        """Take a lock for this caller, for so many seconds (None: as long as can be).
+
+        ``guards`` says whose things it guards; only an admin may guard those of others, and everybody's (None). Raises
+        Locked, NotAuthenticated, Forbidden, InvalidRequest, StoreFull.
+        """
         user = _user(context)
+        if guards != user and not context.is_admin:
+            raise Forbidden("Only an admin may lock what belongs to somebody else.")
+        now = self._clock()
         lock = Lock(
             token=f"urn:uuid:{uuid.uuid4()}",
             path=path,
             user=user,
-            guards=_guarding(context),
+            guards=guards,
             is_shared=is_shared,
             is_deep=is_deep,
             owner_xml=owner_xml,
             created_at=now,
-            expires_at=now + _time(seconds),
+            expires_at=now + _lasting(seconds),
         )
         return self._registry.locks.acquire(lock, now=now)
 
     def refresh(self, context: RequestContext, token: str, *, seconds: int | None = None) -> Lock:
-        """Let a lock of the caller's last anew. Raises LockNotFound, NotAuthenticated."""
+        """Let a lock of the caller's last for so many seconds from now. Raises LockNotFound, NotAuthenticated."""
         now = self._clock()
-        return self._registry.locks.refresh(token, user=_user(context), expires_at=now + _time(seconds), now=now)
+        return self._registry.locks.refresh(token, user=_user(context), expires_at=now + _lasting(seconds), now=now)
 
     def release(self, context: RequestContext, token: str) -> Lock:
-        """Remove a lock of the caller's; an admin may remove everybody's. Raises LockNotFound, NotAuthenticated."""
+        """Give a lock back; an admin may break anybody's (section 6.4). Raises LockNotFound, NotAuthenticated."""
         user = _user(context)
         return self._registry.locks.release(token, user=None if context.is_admin else user, now=self._clock())
 
-    def get(self, token: str) -> Lock:
-        """Give a lock. Raises LockNotFound."""
-        return self._registry.locks.get(token, now=self._clock())
+    def covering(self, path: str, *, guarding: str | None) -> Sequence[Lock]:
+        """Give the locks that hold for a path; see `LockRegistry.covering`."""
+        return self._registry.locks.covering(path, guarding=guarding, now=self._clock())
 
-    def covering(self, context: RequestContext, path: str) -> Sequence[Lock]:
-        """Give the locks that hold for a path of the caller's tree."""
-        return self._registry.locks.covering(path, guarding=_guarding(context), now=self._clock())
+    def below(self, path: str, *, guarding: str | None) -> Sequence[Lock]:
+        """Give the locks on paths below a folder; see `LockRegistry.below`."""
+        return self._registry.locks.below(path, guarding=guarding, now=self._clock())
 
-    def below(self, context: RequestContext, path: str) -> Sequence[Lock]:
-        """Give the locks below a folder of the caller's tree."""
-        return self._registry.locks.below(path, guarding=_guarding(context), now=self._clock())
+    def check(self, context: RequestContext, touched: Touched) -> None:
+        """Raise Locked if a change of the caller's would meet a lock whose token they do not submit."""
+        self._registry.locks.check(touched, self._presented(context))
 
-    def check(self, context: RequestContext, path: str, *, is_new: bool) -> None:
-        """Raise Locked where a lock keeps the caller from writing to a path, so that no data come in vain.
+    def forget(self, context: RequestContext, path: str, *, guarding: str | None) -> None:
+        """Remove the locks of what is removed from a path; see `LockRegistry.forget`. Raises Locked."""
+        self._registry.locks.forget(path, guarding=guarding, presented=self._presented(context))
 
-        The change itself is held against the locks once more, in its transaction.
-        """
-        touched = Touched(path=path, guarding=_guarding(context), is_bound=is_new)
-        presented = Presented(user=context.user, tokens=context.lock_tokens, at=self._clock())
-        self._registry.locks.check(touched, presented)
-
-    def seconds_left(self, lock: Lock) -> int:
-        """Give for how many seconds a lock lasts."""
-        return max(0, int((lock.expires_at - self._clock()).total_seconds()))
+    def _presented(self, context: RequestContext) -> Presented:
+        return Presented(user=context.user, tokens=context.lock_tokens, at=self._clock())
 
 
-def _guarding(context: RequestContext) -> str | None:
-    """Give whose things a caller's locks guard: an admin's tree holds everybody's."""
-    return None if context.is_admin else context.user
-
-
-def _time(seconds: int | None) -> timedelta:
-    return timedelta(seconds=DEFAULT if seconds is None else min(max(seconds, 1), LONGEST))
+def _lasting(seconds: int | None) -> timedelta:
+    return timedelta(seconds=MOST_SECONDS if seconds is None else max(1, min(seconds, MOST_SECONDS)))
 
 
 def _user(context: RequestContext) -> str:

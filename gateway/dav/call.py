@@ -27,6 +27,7 @@ from glancefs.assembly import Trees
 from glancefs.errors import Locked, NotFound, PathNotFound
 from glancefs.locks import Locks
 from glancefs.paths import join, split
+from glancefs.registries.locks import Touched
 from glancefs.tree import Entry, EntryKind
 
 
@@ -41,6 +42,7 @@ class Call:
         self.path: Final = self.target.path
         self.ifs: Final = parsed_if(request.header("if"))
         self.context: Final = replace(request.context, lock_tokens=submitted_tokens(self.ifs))
+        self.guarding: Final = None if self.context.is_admin else self.context.user
         self.locks: Final = locks
         self.tree: Final = trees.of(self.context, public_url=request.base_url)
 
@@ -53,7 +55,7 @@ class Call:
     @cached_property
     def properties(self) -> Properties:
         """What writes properties for this request."""
-        return Properties(share=self.share, tree=self.tree, locks=self.locks, space=self.tree.space)
+        return Properties(share=self.share, tree=self.tree, space=self.tree.space)
 
     def entry(self) -> Entry:
         """Give what is at the request's path. Raises PathNotFound, also for a file that is called a folder."""
@@ -94,7 +96,7 @@ class Call:
 
     def check_unlocked(self, path: str, *, is_new: bool) -> None:
         """Raise Locked where a lock is in the way of writing to a path."""
-        self.locks.check(self.context, path, is_new=is_new)
+        self.locks.check(self.context, Touched(path=path, guarding=self.guarding, is_bound=is_new))
 
     def locked_hrefs(self, error: Locked) -> tuple[str, ...]:
         """Give the href of the lock that is in the way."""
@@ -105,5 +107,5 @@ class Call:
         if target is None:
             return (), None
         entry = self.find(target.path)
-        locks = self.locks.covering(self.context, target.path)
+        locks = self.locks.covering(target.path, guarding=self.guarding)
         return [lock.token for lock in locks], None if entry is None else etag_of(entry)

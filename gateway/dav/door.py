@@ -34,10 +34,9 @@ from gateway.dav.xml import DECLARATION, TYPE, condition, parsed_body
 from gateway.problems import Problem, internal_problem, method_not_allowed, problem_of, problem_response
 from gateway.wsgi import BASE_URL_KEY, CONTEXT_KEY, STATUS_LINES, Request, Response, no_content, whole
 from glancefs.assembly import Trees
+from glancefs.dead_properties import DeadProperties
 from glancefs.errors import GlancefsError, InvalidRequest, Locked, LockNotFound, NotAuthenticated, NotFound
-from glancefs.images import utc_now
 from glancefs.locks import Locks
-from glancefs.registries.dead_properties import DeadPropertyRegistry
 from glancefs.registries.locks import Lock
 from glancefs.tree import Entry, EntryKind
 
@@ -67,7 +66,7 @@ class DavDoor:
         *,
         trees: Trees,
         locks: Locks,
-        dead: DeadPropertyRegistry,
+        dead: DeadProperties,
         challenge: str | None = None,
         takes_anonymous: bool = True,
         uploads: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -229,7 +228,7 @@ class DavDoor:
         call.check_unlocked(call.path, is_new=False)
         patch = proppatch.patch_of(steps, entry=entry, tree=call.tree, context=call.context)
         if not patch.failures:
-            proppatch.apply(patch, entry=entry, tree=call.tree, dead=self._dead, context=call.context, now=utc_now())
+            proppatch.apply(patch, entry=entry, tree=call.tree, dead=self._dead, context=call.context)
         href = call.share.href(entry.path, is_folder=entry.kind is EntryKind.FOLDER)
         return whole(HTTPStatus.MULTI_STATUS, TYPE, proppatch.answer(steps, patch.failures, href=href))
 
@@ -251,6 +250,7 @@ class DavDoor:
             lock = self._locks.acquire(
                 call.context,
                 call.path,
+                guards=call.guarding,
                 is_shared=wanted.is_shared,
                 is_deep=is_deep,
                 owner_xml=wanted.owner_xml,
@@ -290,8 +290,8 @@ class DavDoor:
         return self._discovery(call, status=200, headers=[])
 
     def _discovery(self, call: Call, *, status: int, headers: list[tuple[str, str]]) -> Response:
-        locks = self._locks.covering(call.context, call.path)
-        inside = lock_discovery(locks, share=call.share, seconds_left=self._locks.seconds_left)
+        locks = self._locks.covering(call.path, guarding=call.guarding)
+        inside = lock_discovery(locks, share=call.share)
         text = f'{DECLARATION}<D:prop xmlns:D="DAV:"><D:lockdiscovery>{inside}</D:lockdiscovery></D:prop>\n'
         return whole(status, TYPE, text.encode(), headers)
 
@@ -299,7 +299,7 @@ class DavDoor:
         token = unlock_token(call.request.header("lock-token"))
         if call.context.user is None:
             raise NotAuthenticated("Only a known user may unlock anything: log in.")
-        if all(lock.token != token for lock in self._locks.covering(call.context, call.path)):
+        if all(lock.token != token for lock in self._locks.covering(call.path, guarding=call.guarding)):
             raise DAVError(HTTPStatus.CONFLICT, err_condition=PRECONDITION_CODE_LockTokenMismatch)
         try:
             self._locks.release(call.context, token)

@@ -9,8 +9,9 @@ Threading: pure functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from xml.etree.ElementTree import Element
 
@@ -73,13 +74,14 @@ def unlock_token(header: str | None) -> str:
     return text[1:-1]
 
 
-def lock_discovery(locks: Sequence[Lock], *, share: Share, seconds_left: Callable[[Lock], int]) -> str:
+def lock_discovery(locks: Sequence[Lock], *, share: Share) -> str:
     """Write the content of ``lockdiscovery`` (section 15.8)."""
+    now = datetime.now(UTC)
     return "".join(
         f"<D:activelock><D:locktype><D:write/></D:locktype>"
         f"<D:lockscope><D:{'shared' if lock.is_shared else 'exclusive'}/></D:lockscope>"
         f"<D:depth>{'infinity' if lock.is_deep else '0'}</D:depth>{lock.owner_xml}"
-        f"<D:timeout>Second-{seconds_left(lock)}</D:timeout>"
+        f"<D:timeout>Second-{max(0, int((lock.expires_at - now).total_seconds()))}</D:timeout>"
         f"<D:locktoken><D:href>{escaped(lock.token)}</D:href></D:locktoken>"
         f"<D:lockroot><D:href>{share.href(lock.path, is_folder=False)}</D:href></D:lockroot></D:activelock>"
         for lock in locks

@@ -22,7 +22,6 @@ from gateway.dav.locking import lock_discovery
 from gateway.dav.urls import Share
 from gateway.dav.xml import empty_element, escaped, split_name
 from glancefs.errors import AttributeNotFound, AttributesUnsupported, GlancefsError, InvalidImage
-from glancefs.locks import Locks
 from glancefs.registries.locks import Lock
 from glancefs.stores.base import Space
 from glancefs.tree import Entry, EntryKind, ImageTree
@@ -103,10 +102,9 @@ def _element(attribute: str) -> str:
 class Properties:
     """Writes the properties of entries, for one request."""
 
-    def __init__(self, *, share: Share, tree: ImageTree, locks: Locks, space: Callable[[], Space | None]) -> None:
+    def __init__(self, *, share: Share, tree: ImageTree, space: Callable[[], Space | None]) -> None:
         self._share: Final = share
         self._tree: Final = tree
-        self._locks: Final = locks
         self._space: Final = space
         self._room: tuple[Space | None] | None = None
 
@@ -180,7 +178,7 @@ class Properties:
         return None if write is None else write(entry)
 
     def _discovery(self, locks: Sequence[Lock]) -> str:
-        return lock_discovery(locks, share=self._share, seconds_left=self._locks.seconds_left) if locks else ""
+        return lock_discovery(locks, share=self._share) if locks else ""
 
     def _quota(self, local: str) -> str | None:
         if self._room is None:

@@ -22,8 +22,9 @@ from gateway.dav.properties import NAMESPACES, NO_DEAD, Properties
 from gateway.dav.urls import Share
 from gateway.dav.xml import DECLARATION, children, empty_element, split_name
 from glancefs.context import RequestContext
+from glancefs.dead_properties import DeadProperties
 from glancefs.locks import Locks
-from glancefs.registries.dead_properties import DeadPropertyRegistry, OfFolder, OfImage, Subject
+from glancefs.registries.dead_properties import OfFolder, OfImage, Subject
 from glancefs.registries.locks import Lock
 from glancefs.tree import Entry, EntryKind
 
@@ -96,7 +97,7 @@ class Answer:
         share: Share,
         properties: Properties,
         locks: Locks,
-        dead: DeadPropertyRegistry,
+        dead: DeadProperties,
         context: RequestContext,
     ) -> None:
         self._asked: Final = asked
@@ -105,15 +106,16 @@ class Answer:
         self._locks: Final = locks
         self._dead: Final = dead
         self._context: Final = context
+        self._guarding: Final = None if context.is_admin else context.user
 
     def pieces(self, entry: Entry, pages: Iterator[Sequence[Entry]] | None) -> Iterator[bytes]:
         """Give the document, page by page; ``pages`` are the members, None for none of them."""
         covering: Sequence[Lock] = ()
         below: Mapping[str, Sequence[Lock]] = {}
         if self._asked.wants_locks:
-            covering = self._locks.covering(self._context, entry.path)
+            covering = self._locks.covering(entry.path, guarding=self._guarding)
             if pages is not None:
-                below = _by_path(self._locks.below(self._context, entry.path))
+                below = _by_path(self._locks.below(entry.path, guarding=self._guarding))
         deep = [lock for lock in covering if lock.is_deep]
         head = f"{DECLARATION}<D:multistatus {NAMESPACES}>\n"
         yield (head + self._response(entry, covering, self._dead_of([entry]).get(entry.key, NO_DEAD))).encode()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -26,9 +25,9 @@ from gateway.dav.propfind import MOST_NAMES, subject_of
 from gateway.dav.xml import LANG, children, serialized, split_name, text_of
 from gateway.problems import problem_of
 from glancefs.context import RequestContext
+from glancefs.dead_properties import DeadProperties
 from glancefs.errors import Forbidden, GlancefsError, InvalidImage, InvalidRequest
-from glancefs.registries.dead_properties import MAX_PROPERTY_NAME, MAX_PROPERTY_VALUE, DeadPropertyRegistry
-from glancefs.registries.locks import Presented
+from glancefs.registries.dead_properties import MAX_PROPERTY_NAME, MAX_PROPERTY_VALUE
 from glancefs.tree import Entry, ImageTree
 from glancefs.tree.attributes import PROPERTY
 from glancefs.tree.entries import MTIME, mtime_text
@@ -113,17 +112,15 @@ def _take(patch: Patch, step: Step, entry: Entry, tree: ImageTree, context: Requ
     patch.dead[step.name] = value
 
 
-def apply(
-    patch: Patch, *, entry: Entry, tree: ImageTree, dead: DeadPropertyRegistry, context: RequestContext, now: datetime
-) -> None:
+def apply(patch: Patch, *, entry: Entry, tree: ImageTree, dead: DeadProperties, context: RequestContext) -> None:
     """Make the changes: those that may still be refused first. Raises GlancefsError."""
     subject = subject_of(context, entry)
     if patch.dead and subject is not None:
         dead.change(
+            context,
             subject,
             values={name: value for name, value in patch.dead.items() if value is not None},
             removed=[name for name, value in patch.dead.items() if value is None],
-            presented=Presented(user=context.user, tokens=context.lock_tokens, at=now),
         )
     attributes: Mapping[str, str | None] = patch.attributes
     if patch.mtime_ns is not None:
