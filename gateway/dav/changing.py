@@ -105,8 +105,6 @@ def _source_and_target(call: Call) -> tuple[Entry, str, Entry | None]:
         raise DAVError(HTTPStatus.FORBIDDEN, "Nothing can be moved or copied onto itself, and the root stays.")
     if f"{target.path}/".startswith(f"{call.path}/") or f"{call.path}/".startswith(f"{target.path}/"):
         raise DAVError(HTTPStatus.FORBIDDEN, "Nothing can be moved or copied into itself, or over what it is in.")
-    if target.is_folder and entry.kind is not EntryKind.FOLDER:
-        raise DAVError(HTTPStatus.CONFLICT, "The Destination is the URL of a folder, and this is a file.")
     before = call.find(target.path)
     if before is not None and overwrite == "F":
         raise DAVError(HTTPStatus.PRECONDITION_FAILED, "There is something at the Destination already.")
