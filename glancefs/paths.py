@@ -121,12 +121,6 @@ def is_reserved(path: str) -> bool:
     return path == RESERVED or path.startswith(f"{RESERVED}/")
 
 
-def namesake_path(path: str, image_id: str) -> str:
-    """Give the path of an image that does not get the path of its name: ``PATH~ID``, shortened where it must be."""
-    folder, component = split(path)
-    return join(folder, f"{cut(component, MAX_COMPONENT - len(image_id) - 1)}~{image_id}")
-
-
 def cut(component: str, width: int) -> str:
     """Give as much of the beginning as fits into so many bytes of UTF-8."""
     return component.encode()[: max(width, 0)].decode(errors="ignore")

@@ -15,7 +15,8 @@ from typing import Any, Final
 from sqlalchemy import Row, bindparam, literal, or_, select
 
 from glancefs.model import Image
-from glancefs.paths import namesake_path, path_of
+from glancefs.namesakes import namesake_paths
+from glancefs.paths import path_of
 from glancefs.registries.commits import Transaction
 from glancefs.registries.locks import Presented, Touched
 from glancefs.registries.rows import Shelf, folder_key
@@ -106,7 +107,7 @@ def locked_path_of(transaction: Transaction, image_id: str, presented: Presented
 def _path_in_owners_tree(transaction: Transaction, row: Row[Any], now: datetime) -> str:
     """Give where an image is for its owner: at the path of its name, unless something comes before it there."""
     plain = path_of(row.name)
-    beside = namesake_path(plain, row.id)
+    beside = next(namesake_paths(plain, row.id))
     # Nearly always neither is locked itself; the locks on folders above are the same for both.
     if has_locks_on(transaction, (plain, beside), now=now) and _is_behind(transaction, row, plain):
         return beside

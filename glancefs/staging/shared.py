@@ -30,6 +30,7 @@ from typing import Final
 
 from glancefs.errors import NotAuthenticated, PathTaken
 from glancefs.paths import split
+from glancefs.staging.area import KEEP_FOR
 from glancefs.staging.sidecar import SUFFIX, Sidecar, read_sidecar, write_sidecar
 from glancefs.staging.upload import StagedUpload, Surroundings
 from glancefs.stores.disk import Disk, border, make_folder
@@ -49,7 +50,7 @@ class SharedArea:
     Files that nobody touched for ``keep_for`` are removed when one is begun, at most once an hour.
     """
 
-    def __init__(self, *, folder: Path, max_upload: int | None = None, keep_for: timedelta = timedelta(days=7)) -> None:
+    def __init__(self, *, folder: Path, max_upload: int | None = None, keep_for: timedelta = KEEP_FOR) -> None:
         self._folder: Final = folder
         self._keep_for: Final = keep_for
         self._executor: Final = ThreadPoolExecutor(max_workers=_HASHERS, thread_name_prefix="hash")
@@ -66,7 +67,7 @@ class SharedArea:
         now = time.monotonic()
         if now - self._swept_at > _SWEEP_EVERY:
             self._swept_at = now
-            self.sweep()
+            sweep_shared(self._folder, keep_for=self._keep_for)
         return self._surroundings
 
     def path_of(self, names: os.DirEntry[str]) -> str | None:
@@ -76,20 +77,6 @@ class SharedArea:
             with suppress(OSError):
                 path = self._paths[names.name] = Path(names.path, _FOLDER).read_text("utf-8")
         return path
-
-    def sweep(self) -> None:
-        """Remove what nobody touched for too long. Never raises: what can't be removed stays."""
-        before = time.time() - self._keep_for.total_seconds()
-        try:
-            for user in _scan(self._folder):
-                for file in _scan(Path(user.path, "files")):
-                    if file.stat(follow_symlinks=False).st_mtime < before:
-                        _log.info("Removing the staged file %s, which nobody came back for", file.path)
-                        Path(file.path).unlink(missing_ok=True)
-                for names in _scan(Path(user.path, "names")):
-                    _sweep_names(Path(names.path), before)
-        except OSError as error:
-            _log.warning("The staging folder %s is not swept: %s", self._folder, error)
 
     def close(self) -> None:
         """Let go of threads; the files stay."""
@@ -236,6 +223,26 @@ class SharedFiles:
             draft = names / f"{_FOLDER}.{secrets.token_hex(8)}"
             draft.write_text(folder, "utf-8")
             draft.replace(said)
+
+
+def sweep_shared(folder: Path, *, keep_for: timedelta = KEEP_FOR) -> tuple[int, int]:
+    """Remove what nobody touched for so long; give how many files that were, and their bytes. What can't go stays."""
+    before = time.time() - keep_for.total_seconds()
+    files = size = 0
+    try:
+        for user in _scan(folder):
+            for file in _scan(Path(user.path, "files")):
+                status = file.stat(follow_symlinks=False)
+                if status.st_mtime < before:
+                    _log.info("Removing the staged file %s, which nobody came back for", file.path)
+                    Path(file.path).unlink(missing_ok=True)
+                    files += not file.name.endswith(SUFFIX)
+                    size += status.st_size
+            for names in _scan(Path(user.path, "names")):
+                _sweep_names(Path(names.path), before)
+    except OSError as error:
+        _log.warning("The staging folder %s is not swept: %s", folder, error)
+    return files, size
 
 
 def _digest(text: str) -> str:

@@ -73,9 +73,11 @@ class Swept:
     orphans: int = 0
     """Complete data to which no image points."""
     size: int = 0
-    """Bytes freed by both."""
+    """Bytes freed by all of it."""
     requeued: int = 0
     """Images that a dead process was saving, which wait for their data again; stores know nothing of these."""
+    staged: int = 0
+    """Files of dead mounts that were never images, and that nobody came back for; stores know nothing of these."""
 
 
 class Store(Protocol):

@@ -26,6 +26,7 @@ from glancefs.errors import (
     PathTaken,
 )
 from glancefs.model import Image, ImageChanges, ImageStatus
+from glancefs.namesakes import namesake_paths
 from glancefs.paths import is_reserved, path_of, split
 from glancefs.reader import ImageReader
 from glancefs.rules import may_see
@@ -461,4 +462,5 @@ class ImageTree:
 def _change_of_image(context: RequestContext, image: Image) -> TreeChange:
     path = path_of(image.name)
     is_there = image.status is not ImageStatus.DELETED and may_see(context, image)
-    return TreeChange(key=image_key(image.id), paths=(path, f"{path}~{image.id}"), image=image if is_there else None)
+    paths = (path, next(namesake_paths(path, image.id)))
+    return TreeChange(key=image_key(image.id), paths=paths, image=image if is_there else None)
