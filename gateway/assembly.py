@@ -28,18 +28,21 @@ def make_metrics(config: GatewayConfig) -> Metrics:
 def make_application(core: Assembly, *, metrics: Metrics) -> Application:
     """Give the application over a core, as the core's configuration says."""
     authenticator = make_authenticator(core.config.auth)
-    dav = DavDoor(
-        trees=Trees(core),
-        challenge=authenticator.challenge,
-        uploads=metrics.upload,
-    )
+    dav = None
+    if core.config.gateway.dav:
+        dav = DavDoor(
+            trees=Trees(core),
+            challenge=authenticator.challenge,
+            takes_anonymous=core.config.gateway.dav_anonymous,
+            uploads=metrics.upload,
+        )
     return Application(
         rest=RestDoor(images=core.images, uploads=metrics.upload),
         authenticator=authenticator,
         health=Health(registry=core.registry, stores=core.stores),
         metrics=MetricsPage(metrics=metrics, registry=core.registry),
         public_url=core.config.gateway.public_url,
-        mounted={"/dav": (dav, "The images as files and folders, for every WebDAV client and for a browser.")},
+        dav=dav,
     )
 
 

@@ -27,7 +27,7 @@ from gateway.dav import changing, pages, proppatch
 from gateway.dav.call import Call
 from gateway.dav.locking import lock_discovery, unlock_token, wanted_depth, wanted_lock, wanted_seconds
 from gateway.dav.properties import etag_of
-from gateway.dav.propfind import PAGE, Answer, asked, wants_members
+from gateway.dav.propfind import PAGE, Answer, asked, plain_folders, wants_members
 from gateway.dav.reading import NoData, download
 from gateway.dav.writing import said_with, size_of, source_of
 from gateway.dav.xml import DECLARATION, TYPE, condition, parsed_body
@@ -48,6 +48,9 @@ METHODS: Final = (
 )
 CLASSES: Final = (("DAV", "1, 2"), ("MS-Author-Via", "DAV"), ("Accept-Ranges", "bytes"))
 """What every answer to OPTIONS says; Windows asks for the second."""
+
+PREFIX: Final = "/dav"
+"""Where the share is."""
 
 _ANYBODY: Final = frozenset({"OPTIONS", "GET", "HEAD", "PROPFIND"})
 
@@ -115,6 +118,23 @@ class DavDoor:
         except Exception:  # noqa: BLE001 - the last guard: it is logged, and the process lives
             _log.exception("%s %r failed", request.method, request.path)
             return _problem(request, internal_problem())
+
+    @staticmethod
+    def answers_root(method: str) -> bool:
+        """Say whether a request to the server's own root is this door's: clients look for WebDAV from there down."""
+        return method in {"OPTIONS", "PROPFIND"}
+
+    def at_root(self, request: Request) -> Response:
+        """Answer at the server's own root: a folder that holds the share. Windows connects to nothing without one."""
+        if request.method == "OPTIONS":
+            return options()
+        try:
+            depth = (request.header("depth") or "0").strip()
+            asked(parsed_body(request))
+        except DAVError as error:
+            return _refused(request, error)
+        paths = ["/", f"{PREFIX}/"] if depth == "1" else ["/"]
+        return whole(HTTPStatus.MULTI_STATUS, TYPE, plain_folders(paths))
 
     def close(self) -> None:
         """Let go of threads."""
