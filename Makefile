@@ -56,7 +56,7 @@ run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs,
 	while kill -0 $$server 2>/dev/null; do wait $$server; status=$$?; done; [ "$$stopped" ] || exit $$status
 
 test: lint ## lint, then run the tests: make test ARGS="tests/unit -x"
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto $(ARGS)
 
 lint: setup-test ## ruff, mypy and the import contracts
 	@mkdir -p .cache

@@ -40,9 +40,10 @@ from glancefs.keeping import keep, keep_copy
 from glancefs.localfile import LocalFile, give_back
 from glancefs.measure import check_size_allowed, declared_size
 from glancefs.model import Image, ImageChanges, ImageStatus, Location, NewImage
+from glancefs.paths import path_of
 from glancefs.reader import ImageReader
 from glancefs.registries.base import ImageQuery, Registry, Superseded
-from glancefs.registries.locks import Presented
+from glancefs.registries.locks import Presented, Touched
 from glancefs.rules import begun, check_may_add, check_may_say, check_unprotected, in_status, may_change, may_see
 from glancefs.stores.base import Source, Space, Store, Stored
 
@@ -162,18 +163,13 @@ class Images:
         store = self._check_new(context, new)
         self._replaceable(context, replacing)
         size = declared_size(new.size, size, most=self._max_upload)
+        if replacing is None and not isinstance(source, LocalFile):
+            whose = new.owner or context.user
+            touched = Touched(path=path_of(new.name), guarding=whose, is_bound=True)
+            self._registry.locks.check([touched], self._presented(context))
         with store.claim() as key:
             stored = keep(store, key, source, size=size, checksum=new.checksum, most=self._max_upload)
-            image = self._image(context, new, store=store.scheme, size=stored.size)
-            image = replace(image, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
-            try:
-                return self._add_row(context, image, replacing)
-            except BaseException as error:
-                give_back(source)
-                # Any other failure may have come after the commit: a sweep knows, this place does not.
-                if isinstance(error, (Conflict, Forbidden)):
-                    store.delete(stored.location)
-                raise
+            return self._add_stored(context, new, stored, replacing, source=source)
 
     def copy(self, context: RequestContext, image_id: str, new: NewImage, *, replacing: str | None = None) -> Image:
         """Add an image with the data and the dead properties of another, which the caller may see.
@@ -195,13 +191,7 @@ class Images:
         check_size_allowed(image.size, most=self._max_upload)
         with store.claim() as key:
             stored = keep_copy(store, key, image, image.location, self._store_of(image.location))
-            copied = self._image(context, new, store=store.scheme, size=stored.size)
-            copied = replace(copied, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
-            try:
-                return self._add_row(context, copied, replacing, copied_from=image.id)
-            except (Conflict, Forbidden):
-                store.delete(stored.location)
-                raise
+            return self._add_stored(context, new, stored, replacing, copied_from=image.id)
 
     def upload(
         self,
@@ -242,7 +232,7 @@ class Images:
                 self._give_back(image, location)
                 raise
             try:
-                return self._publish(context, store, image_id, stored, changes=changes, source=source)
+                return self._publish(store, image_id, stored, changes, source)
             except BaseException:
                 give_back(source)
                 raise
@@ -371,6 +361,27 @@ class Images:
             return added
         raise _stale(replacing or image.id)
 
+    def _add_stored(
+        self,
+        context: RequestContext,
+        new: NewImage,
+        stored: Stored,
+        replacing: str | None,
+        *,
+        source: Source | None = None,
+        copied_from: str | None = None,
+    ) -> Image:
+        image = self._image(context, new, store=stored.location.store, size=stored.size)
+        image = replace(image, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
+        try:
+            return self._add_row(context, image, replacing, copied_from=copied_from)
+        except BaseException as error:
+            give_back(source)
+            # Any other failure may have come after the commit: a sweep knows, this place does not.
+            if isinstance(error, (Conflict, Forbidden)):
+                self._store_of(stored.location).delete(stored.location)
+            raise
+
     def _check_new(self, context: RequestContext, new: NewImage) -> Store:
         check_may_add(context, new)
         store = self._store_named(new.store or self._default_store)
@@ -421,14 +432,7 @@ class Images:
         return begun(new, id=image_id, owner=owner, is_public=is_public, store=store, size=size, now=self._clock())
 
     def _publish(
-        self,
-        context: RequestContext,
-        store: Store,
-        image_id: str,
-        stored: Stored,
-        *,
-        changes: ImageChanges | None,
-        source: Source,
+        self, store: Store, image_id: str, stored: Stored, changes: ImageChanges | None, source: Source
     ) -> Image:
         """Turn ``saving`` into ``available``, over whatever metadata others changed meanwhile."""
         for _ in range(_MOST_ATTEMPTS):
@@ -449,9 +453,8 @@ class Images:
                 checksum=stored.checksum,
             )
             try:
-                return self._registry.replace(
-                    available, expected_revision=image.revision, presented=self._presented(context)
-                )
+                # A lock that came meanwhile came when the image was being written already.
+                return self._registry.replace(available, expected_revision=image.revision)
             except StaleImage:
                 continue
         self._give_back(self._registry.get(image_id), stored.location)

@@ -60,7 +60,7 @@ class LocalFile:
             _log.error("The data of a failed upload are lost, %s can't be made again: %s", self.path, error)
 
 
-def give_back(source: Source) -> None:
+def give_back(source: Source | None) -> None:
     """Give a local file back whose upload failed; other sources have nothing to be given back."""
     if isinstance(source, LocalFile):
         source.give_back()

@@ -80,15 +80,17 @@ class SqlLocks:
             rows = connection.execute(_ONLY_BELOW, _range(path) | {"now": seconds(now)}).all()
         return [lock for lock in map(_lock_of, rows) if _overlap(lock.guards, guarding)]
 
-    def check(self, touched: Touched, presented: Presented) -> None:
+    def check(self, touched: Collection[Touched], presented: Presented) -> bool:
         """See `LockRegistry.check`."""
         with self._database.reading() as connection:
-            hindrance = None
-            if pulse_of(connection).locks:
-                hindrance = _hindrance(connection, touched, presented)
+            if not pulse_of(connection).locks:
+                return False
+            hindrances = [_hindrance(connection, one, presented) for one in touched]
         # Outside, since an error inside would cost the connection.
-        if hindrance is not None:
-            raise _locked(hindrance)
+        for hindrance in hindrances:
+            if hindrance is not None:
+                raise _locked(hindrance)
+        return True
 
     def forget(self, path: str, *, guarding: str | None, presented: Presented) -> None:
         """See `LockRegistry.forget`."""

@@ -211,8 +211,8 @@ class TreeLocks(Protocol):
         """Give the locks on paths below a folder."""
         ...
 
-    def check(self, context: RequestContext, touched: Touched) -> None:
-        """Raise Locked if a change would meet a lock."""
+    def check(self, context: RequestContext, touched: Collection[Touched]) -> bool:
+        """Raise Locked if a change would meet a lock; give whether there are any locks."""
         ...
 
     def forget(self, context: RequestContext, path: str, *, guarding: str | None) -> None:

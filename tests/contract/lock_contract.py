@@ -140,7 +140,7 @@ def gets(registry: Registry, lock: Lock) -> bool:
 
 def passes(registry: Registry, touched: Touched, presented: Presented) -> bool:
     try:
-        registry.locks.check(touched, presented)
+        registry.locks.check([touched], presented)
     except Locked:
         return False
     return True
@@ -257,6 +257,14 @@ class LockContract:
                 registry.locks.release(lock.token, user=None, now=NOON)
             for lock in registry.locks.below("", guarding=None, now=NOON):
                 registry.locks.release(lock.token, user=None, now=NOON)
+
+    def test_who_checks_learns_whether_there_are_any(self, registry: Registry) -> None:
+        touched = [Touched(path="a", guarding="ann")]
+        assert not registry.locks.check(touched, by())
+        lock = acquire(registry, "b")
+        assert registry.locks.check(touched, by())
+        registry.locks.release(lock.token, user="ann", now=NOON)
+        assert not registry.locks.check(touched, by())
 
     # Changes of images
 

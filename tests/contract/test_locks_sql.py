@@ -78,9 +78,8 @@ def test_locks_are_found_by_an_index(registry: SqlRegistry) -> None:
     event.listen(registry._database._engine, "before_cursor_execute", explain)
     registry.locks.covering("a/b/c", guarding="ann", now=NOON)
     registry.locks.below("a", guarding="ann", now=NOON)
-    registry.locks.check(
-        promises.Touched(path="a", guarding="ann", is_deep=True), by(user="bob", at=NOON.replace(year=2030))
-    )
+    deep = promises.Touched(path="a", guarding="ann", is_deep=True)
+    registry.locks.check([deep], by(at=NOON.replace(year=2030)))
     registry.close()
     assert plans
     assert [plan for plan in plans if plan.startswith("SCAN")] == []

@@ -88,7 +88,7 @@ def test_shared_locks_stand_beside_each_other(dav: Dav, folder: str) -> None:
     dav.put(f"{folder}/f")
     tokens = [dav.lock(f"{folder}/f", scope="shared") for _ in range(2)]
     reply = dav("PROPFIND", f"{folder}/f", {"Depth": "0"}, propfind(DISCOVERY))
-    found = [element.text for element in reply.xml.iter("{DAV:}href") if (element.text or "").startswith("urn:")]
+    found = [text for element in reply.xml.iter("{DAV:}href") if (text := element.text or "").startswith("urn:")]
     assert sorted(found) == sorted(tokens)
     assert dav("PUT", f"{folder}/f", {"If": f"(<{tokens[1]}>)"}, b"x").status == 204
 
