@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.support.cli",
     "tests.support.rest",
     "tests.support.dav",
+    "tests.support.swift",
 ]
 
 # No test judges by the clock, so neither does Hypothesis; under CI the same code gives the same verdict every time.

@@ -40,6 +40,10 @@ class TreeImages(Protocol):
         """Open the data of an image."""
         ...
 
+    def allocated(self, image: Image) -> int:
+        """Give the bytes that an image's data take on a local disk."""
+        ...
+
     def create(self, context: RequestContext, new: NewImage, *, replacing: str | None = None) -> Image:
         """Add an image without data."""
         ...

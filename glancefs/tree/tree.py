@@ -181,10 +181,7 @@ class ImageTree:
         """
         if entry.staged is not None:
             return entry.staged.allocated()
-        if entry.kind is not EntryKind.IMAGE:
-            return 0
-        with self.open(entry) as reader:
-            return reader.allocated()
+        return self._images.allocated(entry.image) if entry.image and entry.kind is EntryKind.IMAGE else 0
 
     def space(self) -> Space | None:
         """Tell the room in the store that new images go to. Raises StoreUnavailable."""
@@ -192,13 +189,13 @@ class ImageTree:
 
     # ---- writing
 
-    def create(self, path: str, *, exclusive: bool = False) -> StagedUpload:  # noqa: ARG002 - both are refused alike
+    def create(self, path: str, *, has_folder: bool = False) -> StagedUpload:
         """Begin a file at a path where there is none; it is seen there on this mount at once.
 
-        Raises PathTaken, PathNotFound and NotAFolder for its folder, Forbidden below ``.glance``, NotAuthenticated,
-        StoreFull.
+        ``has_folder`` says that its folder was there a moment ago, and need not be looked for. Raises PathTaken;
+        PathNotFound and NotAFolder for its folder; Forbidden below ``.glance``, NotAuthenticated, StoreFull.
         """
-        return self._writing.create(path)
+        return self._writing.create(path, has_folder=has_folder)
 
     def stage(self, entry: Entry, *, truncate: bool = False) -> StagedUpload:
         """Open what is there for writing; what is given is seen at the path on this mount at once.

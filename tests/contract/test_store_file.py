@@ -6,6 +6,7 @@ Threading: none of its own.
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import resource
@@ -297,6 +298,33 @@ def test_a_file_from_elsewhere_on_the_file_system_is_taken_over(store: FileStore
     assert not list((folder / "incoming").iterdir())
     assert (stored.checksum, read(store, stored)) == (checksum_of(b"from elsewhere"), b"from elsewhere")
     assert stat.S_IMODE(data_file(folder, stored.location).stat().st_mode) == 0o600
+
+
+@pytest.mark.expect_log("failed at beginning an upload")
+def test_a_file_is_claimed_as_it_is_and_belongs_to_the_claim(store: FileStore, folder: Path, tmp_path: Path) -> None:
+    with store.claim():
+        pass
+    file = tmp_path / "local"
+    for is_adopted in (False, True):
+        file.write_bytes(b"from elsewhere")
+        with store.claim_file(file) as key:
+            location = Location(store=store.scheme, key=key)
+            assert store.is_claimed(location)
+            assert store.sweep(none_known) == Swept()
+            assert not file.exists()
+            if is_adopted:
+                assert store.adopt(key, store.staging_folder / key, checksum=None).location == location
+        assert not list((folder / "incoming").iterdir())
+        assert not store.is_claimed(location)
+    assert data_file(folder, location).read_bytes() == b"from elsewhere"
+    with pytest.raises(StoreUnavailable), store.claim_file(file):
+        pass
+    file.write_bytes(b"another's")
+    with file.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(StoreUnavailable), store.claim_file(file):
+            pass
+    assert file.read_bytes() == b"another's"
 
 
 @pytest.mark.parametrize("layout", ["hole", "data hole", "hole data", "data hole data hole", "data", ""])

@@ -19,6 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GRUB = Path("/usr/lib/grub-rescue/grub-rescue-cdrom.iso")
+SWIFT = ROOT / ".cache" / "swift"
 NETBOOT = Path("/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64")
 
 
@@ -90,6 +91,11 @@ CAPABILITIES = registered(
         Capability(name="root", present=lambda: os.geteuid() == 0, source="a run as root"),
         _command("rsync", "rsync"),
         _command("stress-ng", "stress-ng"),
+        Capability(
+            name="swift",
+            present=(SWIFT / "bin" / "swift-proxy-server").is_file,
+            source="requirements-swift.lock, which `make setup-test` installs",
+        ),
         Capability(name="vim", present=lambda: tool("vim.tiny") is not None, source="Debian package vim-tiny"),
         _command("xorriso", "xorriso"),
     ]
