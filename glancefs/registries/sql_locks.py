@@ -23,6 +23,7 @@ from glancefs.registries.commits import GroupCommit, Transaction
 from glancefs.registries.locks import MAX_OWNER_XML, MAX_TOKEN, MOST_LOCKS, Lock, Presented, Touched
 from glancefs.registries.rows import folder_key, seconds
 from glancefs.registries.schema import counters, locks
+from glancefs.registries.sql_pulse import pulse_of
 from glancefs.registries.sqlite import SqliteDatabase
 
 _OF_TOKEN: Final = select(locks).where(locks.c.token == bindparam("wanted_token"))
@@ -69,19 +70,23 @@ class SqlLocks:
     def covering(self, path: str, *, guarding: str | None, now: datetime) -> Sequence[Lock]:
         """See `LockRegistry.covering`."""
         with self._database.reading() as connection:
+            if not pulse_of(connection).locks:
+                return ()
             found = _met(connection, path, guarding=guarding, now=now, is_deep=False)
         return [lock for lock in found if _covers(lock, path)]
 
     def below(self, path: str, *, guarding: str | None, now: datetime) -> Sequence[Lock]:
         """See `LockRegistry.below`."""
         with self._database.reading() as connection:
+            if not pulse_of(connection).locks:
+                return ()
             rows = connection.execute(_ONLY_BELOW, _range(path) | {"now": seconds(now)}).all()
         return [lock for lock in map(_lock_of, rows) if _overlap(lock.guards, guarding)]
 
     def check(self, touched: Collection[Touched], presented: Presented) -> bool:
         """See `LockRegistry.check`."""
         with self._database.reading() as connection:
-            if not connection.execute(_HOW_MANY).scalar_one():
+            if not pulse_of(connection).locks:
                 return False
             hindrances = [_hindrance(connection, one, presented) for one in touched]
         # Outside, since an error inside would cost the connection.
