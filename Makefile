@@ -15,10 +15,10 @@ PINNED = $(PIP) install --require-hashes --no-build-isolation --only-binary :all
 MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
-TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git grub-rescue-pc openssl qemu-system-x86 qemu-utils \
-    rsync stress-ng vim-tiny xorriso
+TEST_PACKAGES := attr cadaver curl davfs2 dbus debian-installer-12-netboot-amd64 fio git grub-rescue-pc gvfs-backends \
+    libglib2.0-bin litmus openssl qemu-system-x86 qemu-utils rclone rsync stress-ng vim-tiny xorriso
 # What the benchmarks use besides: generators of load, and a way to switch syncing off.
-BENCH_PACKAGES := apache2-utils bindfs eatmydata rclone wrk
+BENCH_PACKAGES := apache2-utils bindfs eatmydata wrk
 # The peer of the benchmarks is unpacked here, not installed, so that no web server starts on this machine.
 BENCH_PEER := .cache/nginx/usr/sbin/nginx
 
