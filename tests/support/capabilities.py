@@ -75,6 +75,9 @@ def registered(capabilities: Iterable[Capability]) -> Mapping[str, Capability]:
 # A new capability is one entry here; tests name it in @pytest.mark.needs(...).
 CAPABILITIES = registered(
     [
+        Capability(
+            name="apache", present=lambda: tool("apache2") is not None, source="apache2, which `make bench` unpacks"
+        ),
         _command("bindfs", "bindfs, which `make bench` installs"),
         _command("cadaver", "cadaver"),
         _command("curl", "curl"),
