@@ -25,7 +25,17 @@ from gateway.problems import internal_problem, method_not_allowed, not_found, pr
 from gateway.rest.door import ROUTES as REST_ROUTES
 from gateway.rest.door import RestDoor
 from gateway.root import DoorSign, root
-from gateway.wsgi import ROUTE_KEY, STATUS_LINES, USER_KEY, Request, Response, no_content, whole
+from gateway.wsgi import (
+    BASE_URL_KEY,
+    CONTEXT_KEY,
+    ROUTE_KEY,
+    STATUS_LINES,
+    USER_KEY,
+    Request,
+    Response,
+    no_content,
+    whole,
+)
 from glancefs import __version__
 from glancefs.errors import Forbidden, GlancefsError, NotAuthenticated
 
@@ -36,8 +46,6 @@ _log = logging.getLogger(__name__)
 
 ROUTES: Final = (*REST_ROUTES, "root", "healthcheck", "metrics", "dav")
 """The names of all routes, for the metrics."""
-CONTEXT_KEY: Final = "glancefs.context"
-"""Where in the environ a mounted door finds who asks."""
 
 _SIGNS: Final = (
     DoorSign(name="images", path="/images/", about="The images API: metadata and data over REST."),
@@ -139,6 +147,7 @@ class Application:
     def _enter(self, prefix: str, request: Request, start_response: StartResponse) -> Iterable[bytes]:
         self._identify(request)
         environ = request.environ
+        environ[BASE_URL_KEY] = self._origin.of(environ)
         environ[CONTEXT_KEY] = request.context
         environ[ROUTE_KEY] = prefix.strip("/")
         environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + prefix

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from gateway.application import ROUTES, Application
 from gateway.auth import Authenticator, HtpasswdAuth, NoAuth
+from gateway.dav.door import DavDoor
 from gateway.health import Health
 from gateway.metrics import Metrics, MetricsPage
 from gateway.passwords import PasswordFile, RememberedPasswords
 from gateway.rest.door import RestDoor
-from glancefs.assembly import Assembly
+from glancefs.assembly import Assembly, Trees
 from glancefs.config import AuthConfig, GatewayConfig
+from glancefs.dead_properties import DeadProperties
+from glancefs.images import utc_now
+from glancefs.locks import Locks
 
 
 def make_metrics(config: GatewayConfig) -> Metrics:
@@ -26,12 +30,21 @@ def make_metrics(config: GatewayConfig) -> Metrics:
 
 def make_application(core: Assembly, *, metrics: Metrics) -> Application:
     """Give the application over a core, as the core's configuration says."""
+    authenticator = make_authenticator(core.config.auth)
+    dav = DavDoor(
+        trees=Trees(core),
+        locks=Locks(registry=core.registry, clock=utc_now),
+        dead=DeadProperties(registry=core.registry, clock=utc_now),
+        challenge=authenticator.challenge,
+        uploads=metrics.upload,
+    )
     return Application(
         rest=RestDoor(images=core.images, uploads=metrics.upload),
-        authenticator=make_authenticator(core.config.auth),
+        authenticator=authenticator,
         health=Health(registry=core.registry, stores=core.stores),
         metrics=MetricsPage(metrics=metrics, registry=core.registry),
         public_url=core.config.gateway.public_url,
+        mounted={"/dav": (dav, "The images as files and folders, for every WebDAV client and for a browser.")},
     )
 
 

@@ -9,8 +9,10 @@ Threading: an assembly is made once per process, after any fork, and then shared
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -22,14 +24,19 @@ from glancefs.images import Images, utc_now
 from glancefs.model import ImageStatus
 from glancefs.registries.base import Registry
 from glancefs.registries.sql import SqlRegistry
-from glancefs.staging import Staging
-from glancefs.stores.base import Store
+from glancefs.staging import SharedArea, Staging, sweep_shared, sweep_staged
+from glancefs.stores.base import Store, Swept
 from glancefs.stores.file import FileStore
 from glancefs.stores.owner import Owner
+from glancefs.sweep import sweep
 from glancefs.tree import ImageTree
+from glancefs.tree.shared import SharedOverlay
 
 STAGED: Final = "staged"
 """The folder of files that are not yet images, beside the uploads of the store that they are for."""
+
+SHARED: Final = "shared"
+"""The folder of files that are not yet images, of the doors whose requests come to any process."""
 
 _FILE: Final = "file"
 
@@ -106,9 +113,7 @@ def assemble_tree(
     context = RequestContext(user=user, is_admin=user in config.auth.admins)
     if user is None:
         context = RequestContext(user=LOCAL_USER, is_admin=True)
-    store = core.stores[config.default_store]
-    folder = (store.staging_folder or config.data) / STAGED
-    staging = Staging(folder=folder, user=context.user, max_upload=config.gateway.max_upload)
+    staging = Staging(folder=_staged_folder(core), user=context.user, max_upload=config.gateway.max_upload)
     tree = ImageTree(
         images=core.images,
         folders=core.folders,
@@ -119,3 +124,52 @@ def assemble_tree(
     )
     tree.recover()
     return tree
+
+
+class Trees:
+    """Trees for a door whose requests are of many users: one for each request, made from what they share."""
+
+    def __init__(self, core: Assembly) -> None:
+        config = core.config
+        self._core: Final = core
+        self._max_upload: Final = config.gateway.max_upload
+        self._area: Final = SharedArea(folder=_shared_folder(core), max_upload=self._max_upload)
+        self._since: Final = time.time_ns()
+
+    def of(self, context: RequestContext, *, public_url: str) -> ImageTree:
+        """Give the tree of a caller; a context manager, to be left when the request is answered."""
+        files = self._area.of(context.user)
+        return ImageTree(
+            images=self._core.images,
+            folders=self._core.folders,
+            staging=files,
+            context=context,
+            documents={},
+            public_url=public_url,
+            overlay=SharedOverlay(files=files),
+            max_upload=self._max_upload,
+            since=self._since,
+        )
+
+    def close(self) -> None:
+        """Let go of threads."""
+        self._area.close()
+
+
+def clear_up(core: Assembly) -> Swept:
+    """Take back what dead processes left: uploads, data that no image names, and staged files that are old.
+
+    Safe beside living ones. Raises RegistryUnavailable, StoreUnavailable.
+    """
+    files, size = sweep_staged(_staged_folder(core))
+    shared, shared_size = sweep_shared(_shared_folder(core))
+    swept = sweep(registry=core.registry, stores=core.stores)
+    return replace(swept, staged=files + shared, size=swept.size + size + shared_size)
+
+
+def _staged_folder(core: Assembly) -> Path:
+    return (core.stores[core.config.default_store].staging_folder or core.config.data) / STAGED
+
+
+def _shared_folder(core: Assembly) -> Path:
+    return _staged_folder(core).with_name(SHARED)

@@ -39,6 +39,9 @@ class Capabilities:
     adopts_files: bool = False
     """Whether `adopt` takes a local file over by renaming it, without copying its bytes."""
 
+    copies_data: bool = False
+    """Whether `copy` makes data anew inside the store, without passing them through this process."""
+
     is_persistent: bool = True
     """Whether the bytes outlive the process."""
 
@@ -70,9 +73,11 @@ class Swept:
     orphans: int = 0
     """Complete data to which no image points."""
     size: int = 0
-    """Bytes freed by both."""
+    """Bytes freed by all of it."""
     requeued: int = 0
     """Images that a dead process was saving, which wait for their data again; stores know nothing of these."""
+    staged: int = 0
+    """Files of dead mounts that were never images, and that nobody came back for; stores know nothing of these."""
 
 
 class Store(Protocol):
@@ -114,6 +119,14 @@ class Store(Protocol):
         ``checksum`` spares reading the file where the caller knows it. Only for stores that say `adopts_files`.
 
         Raises StoreFull, StoreUnavailable.
+        """
+        ...
+
+    def copy(self, key: str, location: Location, *, checksum: str) -> Stored:
+        """Keep data of this store once more, durably, under a claimed key; blocks may be shared, holes stay holes.
+
+        ``checksum`` is that of the data; it is believed. Neither copy minds what becomes of the other. Only for stores
+        that say `copies_data`. Raises DataMissing, StoreFull, StoreUnavailable; then nothing stays.
         """
         ...
 

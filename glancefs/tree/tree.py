@@ -22,20 +22,24 @@ from glancefs.errors import (
     AttributeNotFound,
     Forbidden,
     ImageNotFound,
+    NotAuthenticated,
     PathTaken,
 )
 from glancefs.model import Image, ImageChanges, ImageStatus
+from glancefs.namesakes import namesake_paths
 from glancefs.paths import is_reserved, path_of, split
 from glancefs.reader import ImageReader
 from glancefs.rules import may_see
-from glancefs.staging import StagedUpload, Staging
-from glancefs.stores.base import Space
-from glancefs.tree import attributes
+from glancefs.staging import Said, StagedUpload
+from glancefs.stores.base import Source, Space
+from glancefs.tree import attributes, describing
+from glancefs.tree.clearing import Clearing, Stayed
 from glancefs.tree.entries import MTIME, Entry, EntryKind, image_key, mtime_text, staged_entry
 from glancefs.tree.looking import Looking, check_not_reserved
 from glancefs.tree.moving import Moving
 from glancefs.tree.overlay import Overlay
-from glancefs.tree.ports import TreeFolders, TreeImages
+from glancefs.tree.ports import StagingArea, TreeFolders, TreeImages
+from glancefs.tree.putting import Check, Put, Putting
 from glancefs.tree.special import Special
 from glancefs.tree.writing import Writing
 
@@ -73,7 +77,9 @@ class ImageTree:
     paths that no image can have, Unavailable when registry or store do not answer; further errors are named.
 
     ``documents`` are further texts in ``.glance/``, such as ``stats``. New images are public if ``is_public`` says so
-    (None: as the use cases have it). ``public_url`` is that of the REST API, for the attribute ``uri``.
+    (None: as the use cases have it). ``public_url`` is that of the REST API, for the attribute ``uri``. ``overlay``
+    says where staged files are seen; None: on this tree only. ``max_upload`` is the size of the largest file that `put`
+    takes. ``since`` is the time of what has none, in nanoseconds (None: now).
     """
 
     def __init__(
@@ -81,20 +87,23 @@ class ImageTree:
         *,
         images: TreeImages,
         folders: TreeFolders,
-        staging: Staging,
+        staging: StagingArea,
         context: RequestContext,
         documents: Mapping[str, Callable[[], bytes]],
         is_public: bool | None = None,
         public_url: str = "",
+        overlay: Overlay | None = None,
+        max_upload: int | None = None,
+        since: int | None = None,
     ) -> None:
         self._images: Final = images
         self._folders: Final = folders
         self._staging: Final = staging
         self._context: Final = context
         self._public_url: Final = public_url
-        self._overlay: Final = Overlay()
+        self._overlay: Final = overlay or Overlay()
         self._errors: Final[deque[str]] = deque(maxlen=_ERRORS_KEPT)
-        since = time.time_ns()
+        since = time.time_ns() if since is None else since
         self._looking: Final = Looking(
             images=images, folders=folders, overlay=self._overlay, context=context, since=since
         )
@@ -107,6 +116,16 @@ class ImageTree:
             context=context,
             is_public=is_public,
             report=self.report,
+        )
+        self._putting: Final = Putting(
+            images=images,
+            folders=folders,
+            staging=staging,
+            overlay=self._overlay,
+            looking=self._looking,
+            context=context,
+            is_public=is_public,
+            max_upload=max_upload,
         )
         self._special: Final = Special(
             images=images,
@@ -126,6 +145,8 @@ class ImageTree:
             writing=self._writing,
             context=context,
         )
+
+        self._clearing: Final = Clearing(images=images, looking=self._looking, moving=self._moving, context=context)
 
     def __enter__(self) -> Self:
         return self
@@ -194,6 +215,26 @@ class ImageTree:
         StoreFull.
         """
         return self._writing.create(path)
+
+    def put(
+        self,
+        path: str,
+        source: Source,
+        *,
+        size: int | None = None,
+        said: Said | None = None,
+        checksum: str | None = None,
+        check: Check = lambda _: None,
+    ) -> Put:
+        """Take a whole file, of ``size`` bytes if that is known, to a path: it takes the place of what is there.
+
+        It goes straight into the store, but a dot-file is staged; one without a byte is a queued image, and one onto a
+        queued image is its data. ``check`` is called with what is there (None: nothing) before anything is read, and
+        whatever can be refused before is. Raises what ``check`` and ``source`` raise, SizeMismatch, ChecksumMismatch,
+        PathNotFound and NotAFolder for its folder, IsAFolder, Forbidden, ProtectedImage, NotAuthenticated, WrongStatus,
+        StoreFull, UploadTooLarge; then everything is as it was.
+        """
+        return self._putting.put(path, source, size=size, said=said or Said(), checksum=checksum, check=check)
 
     def stage(self, entry: Entry, *, truncate: bool = False) -> StagedUpload:
         """Open what is there for writing; what is given is seen at the path on this mount at once.
@@ -267,6 +308,18 @@ class ImageTree:
         """Remove an empty folder. Raises PathNotFound, NotAFolder, FolderNotEmpty, Forbidden."""
         self._moving.remove_folder(path)
 
+    def clear(self, path: str) -> Sequence[Stayed]:
+        """Remove a folder with everything in it, one by one; give what had to stay, and why.
+
+        Raises PathNotFound, NotAFolder, Forbidden (the root, ``.glance``), NotAuthenticated.
+        """
+        check_not_reserved(path)
+        if not path:
+            raise Forbidden("The root stays.")
+        if self._context.user is None:
+            raise NotAuthenticated("Only a known user may remove images: log in.")
+        return self._clearing.clear(path)
+
     def set_times(self, entry: Entry, mtime_ns: int) -> Entry:
         """Set the time of modification, in nanoseconds since the epoch; the root's stays.
 
@@ -334,6 +387,27 @@ class ImageTree:
         changes = attributes.removal_of(entry.image, field)
         return entry if changes is None else self._updated(entry, entry.image, changes)
 
+    def check_attribute(self, entry: Entry, field: str, text: str | None) -> None:
+        """Raise what setting an attribute to a text, or removing it (None), would; ``field`` is without the prefix."""
+        describing.check(self._context, entry, field, text, public_url=self._public_url)
+
+    def describe(self, entry: Entry, values: Mapping[str, str | None]) -> Entry:
+        """Set several attributes, and remove those whose text is None, in one step; the name last, in one of its own.
+
+        Names are without the prefix. Removing what is not there is fine. Raises as `set_xattr` does.
+        """
+        for field, text in values.items():
+            self.check_attribute(entry, field, text)
+        if entry.staged is not None:
+            entry.staged.know(said=describing.said_with(entry, values))
+            return staged_entry(entry.path, entry.staged)
+        assert entry.image is not None  # noqa: S101 - checked above
+        entry = self._updated(entry, entry.image, describing.changes_of(entry.image, values))
+        name = values.get("name")
+        if name is None or entry.image is None or name == entry.image.name:
+            return entry
+        return self._moving.rename_image(entry, name)
+
     def _set_said(self, entry: Entry, staged: StagedUpload, field: str, text: str, *, is_publishing: bool) -> Entry:
         is_aborted = is_reserved(entry.path)
         if is_publishing and (is_aborted or self._writing.will_publish(staged)):
@@ -388,4 +462,5 @@ class ImageTree:
 def _change_of_image(context: RequestContext, image: Image) -> TreeChange:
     path = path_of(image.name)
     is_there = image.status is not ImageStatus.DELETED and may_see(context, image)
-    return TreeChange(key=image_key(image.id), paths=(path, f"{path}~{image.id}"), image=image if is_there else None)
+    paths = (path, next(namesake_paths(path, image.id)))
+    return TreeChange(key=image_key(image.id), paths=paths, image=image if is_there else None)

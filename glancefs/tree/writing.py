@@ -31,11 +31,11 @@ from glancefs.errors import (
 from glancefs.model import Image, ImageStatus
 from glancefs.paths import is_dot, name_of, split
 from glancefs.rules import check_unprotected, may_change
-from glancefs.staging import StagedState, StagedUpload, Staging
+from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree.entries import Entry, EntryKind, is_broken_off
 from glancefs.tree.looking import Looking, check_not_reserved
 from glancefs.tree.overlay import Overlay
-from glancefs.tree.ports import TreeFolders, TreeImages
+from glancefs.tree.ports import StagingArea, TreeFolders, TreeImages
 from glancefs.tree.publishing import changes_of, new_image
 
 GRACE: Final = 30.0
@@ -52,7 +52,7 @@ class Writing:
         *,
         images: TreeImages,
         folders: TreeFolders,
-        staging: Staging,
+        staging: StagingArea,
         overlay: Overlay,
         looking: Looking,
         context: RequestContext,

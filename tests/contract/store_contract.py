@@ -53,6 +53,11 @@ def read(store: Store, stored: Stored, start: int = 0, stop: int | None = None) 
         return stream.read()
 
 
+def put_copy(store: Store, stored: Stored) -> Stored:
+    with store.claim() as key:
+        return store.copy(key, stored.location, checksum=stored.checksum)
+
+
 def all_known(locations: Collection[Location]) -> Collection[Location]:
     return locations
 
@@ -409,6 +414,76 @@ class StoreContract:
             sweeping.result()
         assert len(rows) == 16 * 3
         assert all(store.size(location) >= 0 for location in rows)
+
+    # Copying
+
+    @pytest.mark.parametrize("size", [0, 1, BLOCK + SMALL])
+    def test_a_copy_is_the_same_data_and_minds_nothing_that_becomes_of_the_first(self, store: Store, size: int) -> None:
+        if not store.capabilities.copies_data:
+            return
+        first = put(store, some_bytes(size))
+        second = put_copy(store, first)
+        third = put_copy(store, second)
+        assert (second.size, second.checksum) == (first.size, first.checksum)
+        assert len({stored.location for stored in (first, second, third)}) == 3
+        store.delete(first.location)
+        assert [read(store, stored) for stored in (second, third)] == [some_bytes(size)] * 2
+        store.delete(third.location)
+        assert read(store, second) == some_bytes(size)
+        assert store.sweep(all_known) == Swept()
+
+    def test_what_is_missing_can_not_be_copied_and_leaves_nothing(self, store: Store) -> None:
+        if not store.capabilities.copies_data:
+            return
+        first = put(store, b"data")
+        store.delete(first.location)
+        for location in (first.location, Location(store="elsewhere", key=first.location.key)):
+            with store.claim() as key, pytest.raises(DataMissing):
+                store.copy(key, location, checksum=first.checksum)
+            with pytest.raises(DataMissing):
+                store.size(Location(store=store.scheme, key=key))
+
+    def test_a_key_takes_one_copy(self, store: Store) -> None:
+        if not store.capabilities.copies_data:
+            return
+        first = put(store, b"data")
+        with store.claim() as key:
+            store.copy(key, first.location, checksum=first.checksum)
+            with pytest.raises(ValueError, match="fresh key"):
+                store.copy(key, first.location, checksum=first.checksum)
+        with pytest.raises(ValueError, match="fresh key"):
+            store.copy(key, first.location, checksum=first.checksum)
+
+    def test_a_sweep_takes_a_copy_that_no_row_names_and_leaves_the_rest(self, store: Store) -> None:
+        if not store.capabilities.copies_data:
+            return
+        first = put(store, b"data")
+        with store.claim() as key:
+            copied = store.copy(key, first.location, checksum=first.checksum)
+            assert store.is_claimed(copied.location)
+            # Not even the first may go now, where both are one file.
+            store.sweep({first.location}.intersection)
+            assert read(store, copied) == b"data"
+        assert not store.is_claimed(copied.location)
+        assert store.sweep({first.location}.intersection).orphans == 1
+        with pytest.raises(DataMissing):
+            store.open(copied.location)
+        assert read(store, first) == b"data"
+
+    def test_many_threads_copy_the_same_data_at_once(self, store: Store) -> None:
+        if not store.capabilities.copies_data:
+            return
+        first = put(store, some_bytes(BLOCK))
+        barrier = threading.Barrier(8)
+
+        def work(_: int) -> Stored:
+            barrier.wait(30)
+            return put_copy(store, first)
+
+        with ThreadPoolExecutor(8) as pool:
+            copies = list(pool.map(work, range(8)))
+        store.delete(first.location)
+        assert [read(store, copied) == some_bytes(BLOCK) for copied in copies] == [True] * 8
 
     # Adopting
 

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Properties of what is in the share, as XML: those of WebDAV, those of images, and what clients keep (dead ones).
+
+Answers for the texts of ``DAV:`` properties and for how attributes of images are named in XML: ``urn:glancefs:image``
+holds the fields, ``urn:glancefs:property`` the image's properties. Which attributes there are and what they say,
+`glancefs.tree.attributes` knows.
+
+Threading: a `Properties` belongs to one request.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import b2a_base64
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from functools import lru_cache
+from typing import Final
+
+from gateway.bodies import DATA_TYPE
+from gateway.dav.locking import lock_discovery
+from gateway.dav.urls import Share
+from gateway.dav.xml import empty_element, escaped, split_name
+from glancefs.errors import AttributeNotFound, AttributesUnsupported, GlancefsError, InvalidImage
+from glancefs.registries.locks import Lock
+from glancefs.stores.base import Space
+from glancefs.tree import Entry, EntryKind, ImageTree
+from glancefs.tree.attributes import PREFIX, PROPERTY
+
+IMAGE_NS: Final = "urn:glancefs:image"
+PROPERTY_NS: Final = "urn:glancefs:property"
+NAMESPACES: Final = f'xmlns:D="DAV:" xmlns:i="{IMAGE_NS}" xmlns:p="{PROPERTY_NS}"'
+"""What the root of every document that holds properties declares."""
+
+LAST_MODIFIED: Final = "{DAV:}getlastmodified"
+FOLDER_TYPE: Final = "httpd/unix-directory"
+
+_ENTRY = "<D:lockentry><D:lockscope><D:{}/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockentry>"
+_LOCKS: Final = _ENTRY.format("exclusive") + _ENTRY.format("shared")
+_QUOTA: Final = ("quota-available-bytes", "quota-used-bytes")
+_BILLION: Final = 1_000_000_000
+# A key that no XML name can begin like is written as .NET's XmlConvert.EncodeName does.
+_NO_NAME = re.compile(r"[0-9]|_(?=x[0-9a-f]{4}_)")
+_ENCODED = re.compile(r"_x(003[0-9]|005f)_")
+
+NO_DEAD: Final[Mapping[str, str]] = {}
+
+
+def etag_of(entry: Entry) -> str | None:
+    """Give the strong entity tag of what is there; None for what has no data of its own.
+
+    An image's is its checksum in base 64, as in Subresource Integrity: clients keep tags, and combine several of them,
+    in buffers that are too short for two of 64 hex digits.
+    """
+    if entry.image is not None:
+        if entry.kind is EntryKind.IMAGE and entry.image.checksum is not None:
+            return _compact(entry.image.checksum)
+        return f'"{entry.image.status}:{entry.image.id}:{entry.size}"'
+    if entry.staged is not None:
+        return f'"{entry.key}:{entry.staged.mtime_ns}"'
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _compact(checksum: str) -> str:
+    kind, _, digits = checksum.partition(":")
+    return f'"{kind}-{b2a_base64(bytes.fromhex(digits), newline=False).decode()}"'
+
+
+def content_type_of(entry: Entry) -> str:
+    """Give the media type of what is there."""
+    if entry.kind is EntryKind.FOLDER:
+        return FOLDER_TYPE
+    if entry.kind is EntryKind.DOCUMENT:
+        return "application/json" if entry.path.endswith(".json") else "text/plain; charset=utf-8"
+    return DATA_TYPE
+
+
+@lru_cache(maxsize=4096)
+def http_date(seconds: int) -> str:
+    """Write a time, in seconds since the epoch, as HTTP does (RFC 9110, section 5.6.7)."""
+    return format_datetime(datetime.fromtimestamp(seconds, UTC), usegmt=True)
+
+
+@lru_cache(maxsize=4096)
+def iso_date(seconds: int) -> str:
+    """Write a time, in seconds since the epoch, as ``creationdate`` has it (RFC 3339)."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def attribute_of(name: str) -> str | None:
+    """Give the attribute, without its prefix, that a property in one of our namespaces is; None for all others."""
+    namespace, local = split_name(name)
+    if namespace == IMAGE_NS:
+        return local
+    if namespace == PROPERTY_NS:
+        encoded = _ENCODED.match(local)
+        return PROPERTY + (local if encoded is None else chr(int(encoded[1], 16)) + local[encoded.end() :])
+    return None
+
+
+def _element(attribute: str) -> str:
+    """Give the prefixed name of the element for an attribute."""
+    if not attribute.startswith(PROPERTY):
+        return f"i:{attribute}"
+    key = attribute.removeprefix(PROPERTY)
+    if _NO_NAME.match(key):
+        key = f"_x{ord(key[0]):04x}_{key[1:]}"
+    return f"p:{key}"
+
+
+class Properties:
+    """Writes the properties of entries, for one request."""
+
+    def __init__(self, *, share: Share, tree: ImageTree, space: Callable[[], Space | None]) -> None:
+        self._share: Final = share
+        self._tree: Final = tree
+        self._space: Final = space
+        self._room: tuple[Space | None] | None = None
+
+    # ---- everything
+
+    def all(self, entry: Entry, locks: Sequence[Lock], dead: Mapping[str, str]) -> str:
+        """Write all properties but those that are costly and so have to be asked for (RFC 4331, section 2)."""
+        seconds = entry.mtime_ns // _BILLION
+        etag = etag_of(entry)
+        if entry.kind is EntryKind.FOLDER:
+            what = "<D:resourcetype><D:collection/></D:resourcetype>"
+        else:
+            tagged = "" if etag is None else f"<D:getetag>{etag}</D:getetag>"
+            what = f"<D:resourcetype/><D:getcontentlength>{entry.size}</D:getcontentlength>{tagged}"
+        return (
+            f"{what}<D:getlastmodified>{http_date(seconds)}</D:getlastmodified>"
+            f"<D:creationdate>{iso_date(_created(entry))}</D:creationdate>"
+            f"<D:displayname>{escaped(entry.name)}</D:displayname>"
+            f"<D:getcontenttype>{content_type_of(entry)}</D:getcontenttype>"
+            f"<D:supportedlock>{_LOCKS}</D:supportedlock>"
+            f"<D:lockdiscovery>{self._discovery(locks)}</D:lockdiscovery>"
+            f"{self._attributes(entry)}{''.join(dead.values()) if dead else ''}"
+        )
+
+    def names(self, entry: Entry, dead: Mapping[str, str]) -> str:
+        """Write the names of all properties."""
+        names = ["resourcetype", "getlastmodified", "creationdate", "displayname", "getcontenttype", "supportedlock"]
+        names.append("lockdiscovery")
+        if entry.kind is EntryKind.FOLDER:
+            names += _QUOTA
+        else:
+            names += ["getcontentlength"] if etag_of(entry) is None else ["getcontentlength", "getetag"]
+        ours = (f"<{_element(name.removeprefix(PREFIX))}/>" for name in self._tree.list_xattrs(entry))
+        return "".join([*(f"<D:{name}/>" for name in names), *ours, *map(empty_element, dead)])
+
+    def _attributes(self, entry: Entry) -> str:
+        pieces = []
+        for name in self._tree.list_xattrs(entry):
+            element = _element(name.removeprefix(PREFIX))
+            text = escaped(self._tree.get_xattr(entry, name).decode())
+            pieces.append(f"<{element}>{text}</{element}>")
+        return "".join(pieces)
+
+    # ---- one of them
+
+    def one(self, name: str, entry: Entry, locks: Sequence[Lock], dead: Mapping[str, str]) -> str | None:
+        """Write one property; None where the entry does not have it."""
+        namespace, local = split_name(name)
+        if namespace == "DAV:":
+            text = self._dav(local, entry, locks)
+            return None if text is None else f"<D:{local}>{text}</D:{local}>"
+        attribute = attribute_of(name)
+        if attribute is None:
+            return dead.get(name)
+        try:
+            text = self._tree.get_xattr(entry, PREFIX + attribute).decode()
+        except (AttributeNotFound, AttributesUnsupported, InvalidImage):
+            return None
+        element = _element(attribute)
+        return f"<{element}>{escaped(text)}</{element}>"
+
+    def _dav(self, local: str, entry: Entry, locks: Sequence[Lock]) -> str | None:
+        is_folder = entry.kind is EntryKind.FOLDER
+        if local == "lockdiscovery":
+            return self._discovery(locks)
+        if local in _QUOTA:
+            return self._quota(local) if is_folder else None
+        if local == "getcontentlength" and is_folder:
+            return None
+        write = _DAV.get(local)
+        return None if write is None else write(entry)
+
+    def _discovery(self, locks: Sequence[Lock]) -> str:
+        return lock_discovery(locks, share=self._share) if locks else ""
+
+    def _quota(self, local: str) -> str | None:
+        if self._room is None:
+            try:
+                self._room = (self._space(),)
+            except GlancefsError:
+                self._room = (None,)
+        space = self._room[0]
+        if space is None:
+            return None
+        return str(space.free if local == _QUOTA[0] else space.total - space.free)
+
+
+def _created(entry: Entry) -> int:
+    if entry.image is not None:
+        return int(entry.image.created_at.timestamp())
+    return entry.ctime_ns // _BILLION
+
+
+_DAV: Final[Mapping[str, Callable[[Entry], str | None]]] = {
+    "resourcetype": lambda entry: "<D:collection/>" if entry.kind is EntryKind.FOLDER else "",
+    "getcontentlength": lambda entry: str(entry.size),
+    "getlastmodified": lambda entry: http_date(entry.mtime_ns // _BILLION),
+    "creationdate": lambda entry: iso_date(_created(entry)),
+    "displayname": lambda entry: escaped(entry.name),
+    "getcontenttype": content_type_of,
+    "getetag": etag_of,
+    "supportedlock": lambda _: _LOCKS,
+}
+"""What writes the properties of WebDAV that follow from the entry alone."""
