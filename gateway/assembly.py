@@ -18,9 +18,6 @@ from gateway.passwords import PasswordFile, RememberedPasswords
 from gateway.rest.door import RestDoor
 from glancefs.assembly import Assembly, Trees
 from glancefs.config import AuthConfig, GatewayConfig
-from glancefs.dead_properties import DeadProperties
-from glancefs.images import utc_now
-from glancefs.locks import Locks
 
 
 def make_metrics(config: GatewayConfig) -> Metrics:
@@ -33,8 +30,6 @@ def make_application(core: Assembly, *, metrics: Metrics) -> Application:
     authenticator = make_authenticator(core.config.auth)
     dav = DavDoor(
         trees=Trees(core),
-        locks=Locks(registry=core.registry, clock=utc_now),
-        dead=DeadProperties(registry=core.registry, clock=utc_now),
         challenge=authenticator.challenge,
         uploads=metrics.upload,
     )

@@ -18,9 +18,11 @@ from typing import Final, Self
 
 from glancefs.config import Config
 from glancefs.context import LOCAL_USER, RequestContext
+from glancefs.dead_properties import DeadProperties
 from glancefs.errors import ConfigError
 from glancefs.folders import Folders
 from glancefs.images import Images, utc_now
+from glancefs.locks import Locks
 from glancefs.model import ImageStatus
 from glancefs.registries.base import Registry
 from glancefs.registries.sql import SqlRegistry
@@ -30,6 +32,7 @@ from glancefs.stores.file import FileStore
 from glancefs.stores.owner import Owner
 from glancefs.sweep import sweep
 from glancefs.tree import ImageTree
+from glancefs.tree.begun import Begun
 from glancefs.tree.shared import SharedOverlay
 
 STAGED: Final = "staged"
@@ -50,6 +53,8 @@ class Assembly:
     stores: Mapping[str, Store]
     images: Images
     folders: Folders
+    locks: Locks
+    dead_properties: DeadProperties
 
     def __enter__(self) -> Self:
         return self
@@ -93,6 +98,8 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
             max_upload=config.gateway.max_upload,
         ),
         folders=Folders(registry=registry, clock=utc_now),
+        locks=Locks(registry=registry, clock=utc_now),
+        dead_properties=DeadProperties(registry=registry, clock=utc_now),
     )
 
 
@@ -117,6 +124,8 @@ def assemble_tree(
     tree = ImageTree(
         images=core.images,
         folders=core.folders,
+        locks=core.locks,
+        dead_properties=core.dead_properties,
         staging=staging,
         context=context,
         documents=documents or {},
@@ -145,10 +154,11 @@ class Trees:
             staging=files,
             context=context,
             documents={},
+            locks=self._core.locks,
+            dead_properties=self._core.dead_properties,
             public_url=public_url,
-            overlay=SharedOverlay(files=files),
             max_upload=self._max_upload,
-            since=self._since,
+            begun=Begun(overlay=SharedOverlay(files=files), since=self._since),
         )
 
     def close(self) -> None:

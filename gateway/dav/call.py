@@ -25,16 +25,14 @@ from gateway.dav.urls import Share
 from gateway.wsgi import Request
 from glancefs.assembly import Trees
 from glancefs.errors import Locked, NotFound, PathNotFound
-from glancefs.locks import Locks
 from glancefs.paths import join, split
-from glancefs.registries.locks import Touched
 from glancefs.tree import Entry, EntryKind
 
 
 class Call:
     """A request to the share; a context manager that lets go of the tree."""
 
-    def __init__(self, request: Request, *, trees: Trees, locks: Locks) -> None:
+    def __init__(self, request: Request, *, trees: Trees) -> None:
         self.request: Final = request
         self.method: Final = request.method
         self.share: Final = Share.of(request.environ, base_url=request.base_url)
@@ -42,8 +40,6 @@ class Call:
         self.path: Final = self.target.path
         self.ifs: Final = parsed_if(request.header("if"))
         self.context: Final = replace(request.context, lock_tokens=submitted_tokens(self.ifs))
-        self.guarding: Final = None if self.context.is_admin else self.context.user
-        self.locks: Final = locks
         self.tree: Final = trees.of(self.context, public_url=request.base_url)
 
     def __enter__(self) -> Self:
@@ -94,10 +90,6 @@ class Call:
         if failed:
             raise DAVError(HTTPStatus.PRECONDITION_FAILED, "The file is not in the state that the request asks for.")
 
-    def check_unlocked(self, path: str, *, is_new: bool) -> None:
-        """Raise Locked where a lock is in the way of writing to a path."""
-        self.locks.check(self.context, Touched(path=path, guarding=self.guarding, is_bound=is_new))
-
     def locked_hrefs(self, error: Locked) -> tuple[str, ...]:
         """Give the href of the lock that is in the way."""
         return (self.share.href(self.path if error.path is None else error.path, is_folder=False),)
@@ -107,5 +99,5 @@ class Call:
         if target is None:
             return (), None
         entry = self.find(target.path)
-        locks = self.locks.covering(target.path, guarding=self.guarding)
+        locks = self.tree.locks_on(target.path)
         return [lock.token for lock in locks], None if entry is None else etag_of(entry)

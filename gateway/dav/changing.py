@@ -18,9 +18,11 @@ from gateway.dav.call import Call
 from gateway.dav.xml import DECLARATION, TYPE, escaped
 from gateway.problems import problem_of
 from gateway.wsgi import STATUS_LINES, Response, no_content, whole
-from glancefs.errors import NotFound, PathTaken
+from glancefs.errors import GlancefsError, NotFound, PathTaken
 from glancefs.tree import Entry, EntryKind
-from glancefs.tree.clearing import Stayed
+
+Failure = tuple[str, GlancefsError]
+"""A path, and what went wrong there."""
 
 
 def make_folder(call: Call) -> Response:
@@ -29,7 +31,6 @@ def make_folder(call: Call) -> Response:
     if request.content_length or request.is_chunked:
         raise DAVError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "MKCOL takes no body.")
     call.check(call.find(call.path))
-    call.check_unlocked(call.path, is_new=True)
     try:
         call.tree.make_folder(call.path)
     except PathTaken:
@@ -76,12 +77,11 @@ def copy(call: Call) -> Response:
         if stayed:
             return _told(call, stayed)
     try:
-        if is_deep:
-            call.tree.copy(entry.path, target)
-        else:
-            call.tree.make_folder(target)
+        copied = call.tree.copy(entry.path, target, is_deep=is_deep)
     except NotFound:
         raise no_parent() from None
+    if copied.failures:
+        return _told(call, [(failure.path, failure.error) for failure in copied.failures])
     return _changed(is_new=before is None)
 
 
@@ -108,7 +108,9 @@ def _source_and_target(call: Call) -> tuple[Entry, str, Entry | None]:
     before = call.find(target.path)
     if before is not None and overwrite == "F":
         raise DAVError(HTTPStatus.PRECONDITION_FAILED, "There is something at the Destination already.")
-    call.check_unlocked(target.path, is_new=before is None)
+    call.tree.check_unlocked(target.path)
+    if call.method == "MOVE":
+        call.tree.check_unlocked(call.path)
     return entry, target.path, before
 
 
@@ -117,9 +119,9 @@ def _is_in_the_way(entry: Entry, before: Entry) -> bool:
     return EntryKind.FOLDER in {entry.kind, before.kind}
 
 
-def _remove(call: Call, entry: Entry) -> Sequence[Stayed]:
+def _remove(call: Call, entry: Entry) -> Sequence[Failure]:
     if entry.kind is EntryKind.FOLDER:
-        return call.tree.clear(entry.path)
+        return [(left.path, left.error) for left in call.tree.clear(entry.path)]
     call.tree.remove(entry.path)
     return ()
 
@@ -135,13 +137,13 @@ def _check_depth(call: Call, allowed: set[str]) -> str:
     return depth
 
 
-def _told(call: Call, stayed: Sequence[Stayed]) -> Response:
-    """Tell what stayed, and why (section 9.6.1)."""
+def _told(call: Call, failures: Sequence[Failure]) -> Response:
+    """Tell what could not be done, and why (sections 9.6.1 and 9.8.3)."""
     pieces = [f'{DECLARATION}<D:multistatus xmlns:D="DAV:">\n']
-    for left in stayed:
-        problem = problem_of(left.error)
+    for path, error in failures:
+        problem = problem_of(error)
         pieces.append(
-            f"<D:response><D:href>{call.share.href(left.path, is_folder=False)}</D:href>"
+            f"<D:response><D:href>{call.share.href(path, is_folder=False)}</D:href>"
             f"<D:status>HTTP/1.1 {STATUS_LINES[problem.status]}</D:status>"
             f"<D:responsedescription>{escaped(problem.detail)}</D:responsedescription></D:response>\n"
         )

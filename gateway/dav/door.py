@@ -34,9 +34,7 @@ from gateway.dav.xml import DECLARATION, TYPE, condition, parsed_body
 from gateway.problems import Problem, internal_problem, method_not_allowed, problem_of, problem_response
 from gateway.wsgi import BASE_URL_KEY, CONTEXT_KEY, STATUS_LINES, Request, Response, no_content, whole
 from glancefs.assembly import Trees
-from glancefs.dead_properties import DeadProperties
 from glancefs.errors import GlancefsError, InvalidRequest, Locked, LockNotFound, NotAuthenticated, NotFound
-from glancefs.locks import Locks
 from glancefs.registries.locks import Lock
 from glancefs.tree import Entry, EntryKind
 
@@ -65,15 +63,11 @@ class DavDoor:
         self,
         *,
         trees: Trees,
-        locks: Locks,
-        dead: DeadProperties,
         challenge: str | None = None,
         takes_anonymous: bool = True,
         uploads: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._trees: Final = trees
-        self._locks: Final = locks
-        self._dead: Final = dead
         self._challenge: Final = challenge
         self._takes_anonymous: Final = takes_anonymous
         self._uploads: Final = uploads
@@ -127,7 +121,7 @@ class DavDoor:
         self._trees.close()
 
     def _carried_out(self, request: Request, handler: Callable[[Call], Response]) -> Response:
-        call = Call(request, trees=self._trees, locks=self._locks)
+        call = Call(request, trees=self._trees)
         try:
             response = handler(call)
         except Locked as error:
@@ -173,9 +167,7 @@ class DavDoor:
             asked=wanted,
             share=call.share,
             properties=call.properties,
-            locks=self._locks,
-            dead=self._dead,
-            context=call.context,
+            tree=call.tree,
         )
         headers = [("Content-Type", TYPE), ("Cache-Control", "no-cache")]
         return Response(status=HTTPStatus.MULTI_STATUS, headers=headers, body=answer.pieces(entry, members))
@@ -200,14 +192,10 @@ class DavDoor:
             raise DAVError(HTTPStatus.METHOD_NOT_ALLOWED, "A file has no slash at the end of its URL.")
         source, checksum = source_of(request, size)
 
-        def check(entry: Entry | None) -> None:
-            call.check(entry)
-            call.check_unlocked(call.path, is_new=entry is None)
-
         try:
             with self._uploads():
                 put = call.tree.put(
-                    call.path, source, size=size, said=said_with(request), checksum=checksum, check=check
+                    call.path, source, size=size, said=said_with(request), checksum=checksum, check=call.check
                 )
         except NotFound:
             raise changing.no_parent() from None
@@ -225,10 +213,9 @@ class DavDoor:
         steps = proppatch.steps_of(parsed_body(call.request))
         if call.context.user is None:
             raise NotAuthenticated("Only a known user may change properties: log in.")
-        call.check_unlocked(call.path, is_new=False)
-        patch = proppatch.patch_of(steps, entry=entry, tree=call.tree, context=call.context)
+        patch = proppatch.patch_of(steps, entry=entry, tree=call.tree)
         if not patch.failures:
-            proppatch.apply(patch, entry=entry, tree=call.tree, dead=self._dead, context=call.context)
+            proppatch.apply(patch, entry=entry, tree=call.tree)
         href = call.share.href(entry.path, is_folder=entry.kind is EntryKind.FOLDER)
         return whole(HTTPStatus.MULTI_STATUS, TYPE, proppatch.answer(steps, patch.failures, href=href))
 
@@ -241,70 +228,47 @@ class DavDoor:
         if root is None:
             return self._refresh(call, seconds)
         wanted = wanted_lock(root)
-        is_deep = wanted_depth(request.header("depth"))
         entry = call.find(call.path)
         call.check(entry)
-        if entry is None:
-            call.check_unlocked(call.path, is_new=True)
         try:
-            lock = self._locks.acquire(
-                call.context,
+            lock = call.tree.lock(
                 call.path,
-                guards=call.guarding,
                 is_shared=wanted.is_shared,
-                is_deep=is_deep,
+                is_deep=wanted_depth(request.header("depth")),
                 owner_xml=wanted.owner_xml,
                 seconds=seconds,
             )
         except Locked as error:
             body = condition(PRECONDITION_CODE_LockConflict, call.locked_hrefs(error))
             return whole(HTTPStatus.LOCKED, TYPE, body)
+        except NotFound:
+            raise changing.no_parent() from None
         if entry is None:
-            self._make_empty(call, lock)
+            _make_empty(call, lock)
         headers = [("Lock-Token", f"<{lock.token}>")]
-        return self._discovery(call, status=201 if entry is None else 200, headers=headers)
+        return _discovery(call, status=201 if entry is None else 200, headers=headers)
 
-    def _make_empty(self, call: Call, lock: Lock) -> None:
-        """Make the empty file that a lock on nothing makes (RFC 4918, section 7.3)."""
-        tokens = call.context.lock_tokens | {lock.token}
-        request = Request(call.request.environ, base_url=call.request.base_url, context=call.context)
-        request.environ["HTTP_IF"] = " ".join(f"(<{token}>)" for token in tokens)
-        try:
-            with Call(request, trees=self._trees, locks=self._locks) as inner:
-                inner.tree.put(call.path, NoData(), size=0)
-        except BaseException as error:
-            self._locks.release(call.context, lock.token)
-            if isinstance(error, NotFound):
-                raise changing.no_parent() from None
-            raise
-
-    def _refresh(self, call: Call, seconds: int | None) -> Response:
+    @staticmethod
+    def _refresh(call: Call, seconds: int | None) -> Response:
         tokens = call.context.lock_tokens
         if len(tokens) != 1:
             raise InvalidRequest("A LOCK without a body renews the one lock whose token is in the If header.")
         call.check(call.entry())
         try:
-            self._locks.refresh(call.context, next(iter(tokens)), seconds=seconds)
+            call.tree.refresh_lock(call.path, next(iter(tokens)), seconds=seconds)
         except LockNotFound:
             raise DAVError(HTTPStatus.PRECONDITION_FAILED, err_condition=PRECONDITION_CODE_LockTokenMismatch) from None
-        return self._discovery(call, status=200, headers=[])
+        return _discovery(call, status=200, headers=[])
 
-    def _discovery(self, call: Call, *, status: int, headers: list[tuple[str, str]]) -> Response:
-        locks = self._locks.covering(call.path, guarding=call.guarding)
-        inside = lock_discovery(locks, share=call.share)
-        text = f'{DECLARATION}<D:prop xmlns:D="DAV:"><D:lockdiscovery>{inside}</D:lockdiscovery></D:prop>\n'
-        return whole(status, TYPE, text.encode(), headers)
-
-    def _unlock(self, call: Call) -> Response:
+    @staticmethod
+    def _unlock(call: Call) -> Response:
         token = unlock_token(call.request.header("lock-token"))
-        if call.context.user is None:
-            raise NotAuthenticated("Only a known user may unlock anything: log in.")
-        if all(lock.token != token for lock in self._locks.covering(call.path, guarding=call.guarding)):
-            raise DAVError(HTTPStatus.CONFLICT, err_condition=PRECONDITION_CODE_LockTokenMismatch)
         try:
-            self._locks.release(call.context, token)
+            call.tree.unlock(call.path, token)
         except LockNotFound:
-            raise DAVError(HTTPStatus.FORBIDDEN, "The lock is somebody else's.") from None
+            if any(lock.token == token for lock in call.tree.locks_on(call.path)):
+                raise DAVError(HTTPStatus.FORBIDDEN, "The lock is somebody else's.") from None
+            raise DAVError(HTTPStatus.CONFLICT, err_condition=PRECONDITION_CODE_LockTokenMismatch) from None
         return no_content()
 
 
@@ -321,6 +285,22 @@ class _Streamed:
     def close(self) -> None:
         """Let go of the tree."""
         self._close()
+
+
+def _make_empty(call: Call, lock: Lock) -> None:
+    """Make the empty file that a lock on nothing makes (RFC 4918, section 7.3)."""
+    tree = call.tree.presenting(call.context.lock_tokens | {lock.token})
+    try:
+        tree.put(call.path, NoData(), size=0)
+    except BaseException:
+        tree.unlock(call.path, lock.token)
+        raise
+
+
+def _discovery(call: Call, *, status: int, headers: list[tuple[str, str]]) -> Response:
+    inside = lock_discovery(call.tree.locks_on(call.path), share=call.share)
+    text = f'{DECLARATION}<D:prop xmlns:D="DAV:"><D:lockdiscovery>{inside}</D:lockdiscovery></D:prop>\n'
+    return whole(status, TYPE, text.encode(), headers)
 
 
 def options() -> Response:

@@ -21,12 +21,8 @@ from wsgidav.dav_error import DAVError, PRECONDITION_CODE_PropfindFiniteDepth
 from gateway.dav.properties import NAMESPACES, NO_DEAD, Properties
 from gateway.dav.urls import Share
 from gateway.dav.xml import DECLARATION, children, empty_element, split_name
-from glancefs.context import RequestContext
-from glancefs.dead_properties import DeadProperties
-from glancefs.locks import Locks
-from glancefs.registries.dead_properties import OfFolder, OfImage, Subject
 from glancefs.registries.locks import Lock
-from glancefs.tree import Entry, EntryKind
+from glancefs.tree import Entry, EntryKind, ImageTree
 
 PAGE: Final = 500
 """How many entries become text at a time."""
@@ -96,26 +92,21 @@ class Answer:
         asked: Asked,
         share: Share,
         properties: Properties,
-        locks: Locks,
-        dead: DeadProperties,
-        context: RequestContext,
+        tree: ImageTree,
     ) -> None:
         self._asked: Final = asked
         self._share: Final = share
         self._properties: Final = properties
-        self._locks: Final = locks
-        self._dead: Final = dead
-        self._context: Final = context
-        self._guarding: Final = None if context.is_admin else context.user
+        self._tree: Final = tree
 
     def pieces(self, entry: Entry, pages: Iterator[Sequence[Entry]] | None) -> Iterator[bytes]:
         """Give the document, page by page; ``pages`` are the members, None for none of them."""
         covering: Sequence[Lock] = ()
         below: Mapping[str, Sequence[Lock]] = {}
         if self._asked.wants_locks:
-            covering = self._locks.covering(entry.path, guarding=self._guarding)
+            covering = self._tree.locks_on(entry.path)
             if pages is not None:
-                below = _by_path(self._locks.below(entry.path, guarding=self._guarding))
+                below = _by_path(self._tree.locks_below(entry.path))
         deep = [lock for lock in covering if lock.is_deep]
         head = f"{DECLARATION}<D:multistatus {NAMESPACES}>\n"
         yield (head + self._response(entry, covering, self._dead_of([entry]).get(entry.key, NO_DEAD))).encode()
@@ -156,22 +147,7 @@ class Answer:
         return "".join(found), "".join(missing)
 
     def _dead_of(self, entries: Sequence[Entry]) -> Mapping[str, Mapping[str, str]]:
-        if not self._asked.wants_dead:
-            return {}
-        found = ((subject_of(self._context, entry), entry.key) for entry in entries)
-        subjects = {subject: key for subject, key in found if subject is not None}
-        if not subjects:
-            return {}
-        return {subjects[subject]: dead for subject, dead in self._dead.get_many(list(subjects)).items()}
-
-
-def subject_of(context: RequestContext, entry: Entry) -> Subject | None:
-    """Give what has the dead properties of an entry; None where there are none."""
-    if entry.image is not None:
-        return OfImage(entry.image.id)
-    if entry.kind is EntryKind.FOLDER and context.user is not None:
-        return OfFolder(context.user, entry.path)
-    return None
+        return self._tree.dead_properties(entries) if self._asked.wants_dead else {}
 
 
 def _by_path(locks: Sequence[Lock]) -> Mapping[str, Sequence[Lock]]:

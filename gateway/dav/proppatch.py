@@ -21,14 +21,12 @@ from wsgidav.dav_error import DAVError
 from wsgidav.util import add_property_response
 
 from gateway.dav.properties import LAST_MODIFIED, attribute_of
-from gateway.dav.propfind import MOST_NAMES, subject_of
+from gateway.dav.propfind import MOST_NAMES
 from gateway.dav.xml import LANG, children, serialized, split_name, text_of
 from gateway.problems import problem_of
-from glancefs.context import RequestContext
-from glancefs.dead_properties import DeadProperties
 from glancefs.errors import Forbidden, GlancefsError, InvalidImage, InvalidRequest
 from glancefs.registries.dead_properties import MAX_PROPERTY_NAME, MAX_PROPERTY_VALUE
-from glancefs.tree import Entry, ImageTree
+from glancefs.tree import Entry, EntryKind, ImageTree
 from glancefs.tree.attributes import PROPERTY
 from glancefs.tree.entries import MTIME, mtime_text
 
@@ -77,18 +75,18 @@ def steps_of(root: Element | None) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def patch_of(steps: tuple[Step, ...], *, entry: Entry, tree: ImageTree, context: RequestContext) -> Patch:
+def patch_of(steps: tuple[Step, ...], *, entry: Entry, tree: ImageTree) -> Patch:
     """Give what the steps come to. Changes nothing; what can't be is among the failures."""
     patch = Patch(attributes={}, dead={}, failures={})
     for step in steps:
         try:
-            _take(patch, step, entry, tree, context)
+            _take(patch, step, entry, tree)
         except GlancefsError as error:
             patch.failures[step.name] = error
     return patch
 
 
-def _take(patch: Patch, step: Step, entry: Entry, tree: ImageTree, context: RequestContext) -> None:
+def _take(patch: Patch, step: Step, entry: Entry, tree: ImageTree) -> None:
     attribute = attribute_of(step.name)
     if attribute is not None:
         text = None if step.element is None else text_of(step.element)
@@ -100,9 +98,9 @@ def _take(patch: Patch, step: Step, entry: Entry, tree: ImageTree, context: Requ
         return
     if split_name(step.name)[0] == "DAV:":
         raise Forbidden(f"{step.name} follows from other things and can't be set.")
-    if not entry.is_changeable or context.user is None:
+    if not entry.is_changeable:
         raise Forbidden(f"{entry.path!r} belongs to somebody else.")
-    if subject_of(context, entry) is None:
+    if entry.image is None and entry.kind is not EntryKind.FOLDER:
         raise Forbidden("Properties of others are kept of images and folders only.")
     value = None if step.element is None else serialized(step.element)
     if len(step.name) > MAX_PROPERTY_NAME or len(value or "") > MAX_PROPERTY_VALUE:
@@ -112,13 +110,11 @@ def _take(patch: Patch, step: Step, entry: Entry, tree: ImageTree, context: Requ
     patch.dead[step.name] = value
 
 
-def apply(patch: Patch, *, entry: Entry, tree: ImageTree, dead: DeadProperties, context: RequestContext) -> None:
+def apply(patch: Patch, *, entry: Entry, tree: ImageTree) -> None:
     """Make the changes: those that may still be refused first. Raises GlancefsError."""
-    subject = subject_of(context, entry)
-    if patch.dead and subject is not None:
-        dead.change(
-            context,
-            subject,
+    if patch.dead:
+        tree.change_dead_properties(
+            entry,
             values={name: value for name, value in patch.dead.items() if value is not None},
             removed=[name for name, value in patch.dead.items() if value is None],
         )

@@ -16,7 +16,8 @@ from glancefs.model import Image, ImageChanges, ImageStatus, ImageType, NewImage
 from glancefs.staging import Said
 from glancefs.tree.entries import MTIME
 
-_PLAIN: Final = ("disk_format", "container_format", "virtual_size", "min_disk", "min_ram")
+CARRIED_OVER: Final = ("disk_format", "container_format", "virtual_size", "min_disk", "min_ram")
+"""What describes the data of an image, and goes with them."""
 
 
 class NewFile(Protocol):
@@ -65,7 +66,7 @@ def new_image(
         properties=_properties(said, replaced),
         protected=bool(said.protected),
         owner=replaced.owner if replaced else None,
-        **{field: getattr(said, field) for field in _PLAIN},
+        **{field: getattr(said, field) for field in CARRIED_OVER},
     )
 
 
@@ -73,7 +74,9 @@ def changes_of(file: NewFile, queued: Image) -> ImageChanges:
     """Give what changes of a queued image when it gets a file's data. Raises StoreUnavailable."""
     said = file.said
     fields = {
-        field: value for field in (*_PLAIN, "is_public", "protected") if (value := getattr(said, field)) is not None
+        field: value
+        for field in (*CARRIED_OVER, "is_public", "protected")
+        if (value := getattr(said, field)) is not None
     }
     return ImageChanges(
         type=_type(file, queued),

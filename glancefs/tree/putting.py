@@ -25,6 +25,7 @@ from glancefs.rules import check_unprotected, may_change
 from glancefs.staging import Said, StagedUpload
 from glancefs.stores.base import Source
 from glancefs.tree.entries import Entry, EntryKind, staged_entry
+from glancefs.tree.locking import Locking
 from glancefs.tree.looking import Looking, check_not_reserved
 from glancefs.tree.overlay import Overlay
 from glancefs.tree.ports import StagingArea, TreeFolders, TreeImages
@@ -90,6 +91,7 @@ class Putting:
         staging: StagingArea,
         overlay: Overlay,
         looking: Looking,
+        locking: Locking,
         context: RequestContext,
         is_public: bool | None,
         max_upload: int | None,
@@ -99,6 +101,7 @@ class Putting:
         self._staging: Final = staging
         self._overlay: Final = overlay
         self._looking: Final = looking
+        self._locking: Final = locking
         self._context: Final = context
         self._is_public: Final = is_public
         self._max_upload: Final = max_upload
@@ -117,6 +120,7 @@ class Putting:
             self._looking.need_folder(split(path)[0])
         else:
             self._check_replaceable(entry)
+        self._locking.check(path, None if entry is None else entry.image, is_bound=entry is None)
         check_size_allowed(size or 0, most=self._max_upload)
         incoming = Incoming(source, said=said)
         if (entry is None and is_dot(path)) or (entry is not None and entry.staged is not None):

@@ -8,12 +8,8 @@ Threading: every method may be called from many threads. All of them may block o
 
 from __future__ import annotations
 
-import logging
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -29,23 +25,22 @@ from glancefs.model import Image, ImageChanges, ImageStatus
 from glancefs.namesakes import namesake_paths
 from glancefs.paths import is_reserved, path_of, split
 from glancefs.reader import ImageReader
+from glancefs.registries.locks import Lock
 from glancefs.rules import may_see
 from glancefs.staging import Said, StagedUpload
 from glancefs.stores.base import Source, Space
 from glancefs.tree import attributes, describing
+from glancefs.tree.begun import Begun
 from glancefs.tree.clearing import Clearing, Stayed
+from glancefs.tree.copying import Copied, Copying
 from glancefs.tree.entries import MTIME, Entry, EntryKind, image_key, mtime_text, staged_entry
+from glancefs.tree.locking import Locking
 from glancefs.tree.looking import Looking, check_not_reserved
 from glancefs.tree.moving import Moving
-from glancefs.tree.overlay import Overlay
-from glancefs.tree.ports import StagingArea, TreeFolders, TreeImages
+from glancefs.tree.ports import StagingArea, TreeDeadProperties, TreeFolders, TreeImages, TreeLocks
 from glancefs.tree.putting import Check, Put, Putting
 from glancefs.tree.special import Special
 from glancefs.tree.writing import Writing
-
-_log = logging.getLogger(__name__)
-
-_ERRORS_KEPT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +72,10 @@ class ImageTree:
     paths that no image can have, Unavailable when registry or store do not answer; further errors are named.
 
     ``documents`` are further texts in ``.glance/``, such as ``stats``. New images are public if ``is_public`` says so
-    (None: as the use cases have it). ``public_url`` is that of the REST API, for the attribute ``uri``. ``overlay``
-    says where staged files are seen; None: on this tree only. ``max_upload`` is the size of the largest file that `put`
-    takes. ``since`` is the time of what has none, in nanoseconds (None: now).
+    (None: as the use cases have it). ``public_url`` is that of the REST API, for the attribute ``uri``. ``max_upload``
+    is the size of the largest file that `put` takes.
+
+    Whatever changes something raises Locked where a lock is on it whose token the context does not submit.
     """
 
     def __init__(
@@ -90,39 +86,48 @@ class ImageTree:
         staging: StagingArea,
         context: RequestContext,
         documents: Mapping[str, Callable[[], bytes]],
+        locks: TreeLocks | None = None,
+        dead_properties: TreeDeadProperties | None = None,
         is_public: bool | None = None,
         public_url: str = "",
-        overlay: Overlay | None = None,
         max_upload: int | None = None,
-        since: int | None = None,
+        begun: Begun | None = None,
     ) -> None:
         self._images: Final = images
         self._folders: Final = folders
         self._staging: Final = staging
         self._context: Final = context
+        self._documents: Final = documents
+        self._locks: Final = locks
+        self._dead_properties: Final = dead_properties
+        self._is_public: Final = is_public
         self._public_url: Final = public_url
-        self._overlay: Final = overlay or Overlay()
-        self._errors: Final[deque[str]] = deque(maxlen=_ERRORS_KEPT)
-        since = time.time_ns() if since is None else since
+        self._max_upload: Final = max_upload
+        self._begun: Final = begun or Begun()
+        overlay = self._begun.overlay
         self._looking: Final = Looking(
-            images=images, folders=folders, overlay=self._overlay, context=context, since=since
+            images=images, folders=folders, overlay=overlay, context=context, since=self._begun.since
+        )
+        self._locking: Final = Locking(
+            locks=locks, dead_properties=dead_properties, folders=folders, looking=self._looking, context=context
         )
         self._writing: Final = Writing(
             images=images,
             folders=folders,
             staging=staging,
-            overlay=self._overlay,
+            begun=self._begun,
             looking=self._looking,
+            locking=self._locking,
             context=context,
             is_public=is_public,
-            report=self.report,
         )
         self._putting: Final = Putting(
             images=images,
             folders=folders,
             staging=staging,
-            overlay=self._overlay,
+            overlay=overlay,
             looking=self._looking,
+            locking=self._locking,
             context=context,
             is_public=is_public,
             max_upload=max_upload,
@@ -130,23 +135,51 @@ class ImageTree:
         self._special: Final = Special(
             images=images,
             folders=folders,
-            overlay=self._overlay,
+            overlay=overlay,
             context=context,
-            documents={"errors": self._error_text, **documents},
+            documents={"errors": self._begun.error_text, **documents},
             path_of_image=self._looking.path_of_image,
             public_url=public_url,
-            since=since,
+            since=self._begun.since,
         )
         self._moving: Final = Moving(
             images=images,
             folders=folders,
-            overlay=self._overlay,
+            overlay=overlay,
             looking=self._looking,
             writing=self._writing,
+            locking=self._locking,
             context=context,
         )
-
+        self._copying: Final = Copying(
+            images=images,
+            folders=folders,
+            looking=self._looking,
+            writing=self._writing,
+            locking=self._locking,
+            context=context,
+            is_public=is_public,
+        )
         self._clearing: Final = Clearing(images=images, looking=self._looking, moving=self._moving, context=context)
+
+    def presenting(self, lock_tokens: Collection[str]) -> ImageTree:
+        """Give the same tree, staged files included, for a request that submits tokens of locks (RFC 4918, section 7).
+
+        What these lock, the request may change. It costs next to nothing, and is let go of without `close`.
+        """
+        return ImageTree(
+            images=self._images,
+            folders=self._folders,
+            staging=self._staging,
+            context=replace(self._context, lock_tokens=frozenset(lock_tokens)),
+            documents=self._documents,
+            locks=self._locks,
+            dead_properties=self._dead_properties,
+            is_public=self._is_public,
+            public_url=self._public_url,
+            max_upload=self._max_upload,
+            begun=self._begun,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -274,7 +307,7 @@ class ImageTree:
 
     def pending(self) -> Sequence[StagedUpload]:
         """Give all staged files of this mount, aborted ones too: what a mount has to finish before it ends."""
-        return self._overlay.everything()
+        return self._begun.overlay.everything()
 
     # ---- changing
 
@@ -295,6 +328,17 @@ class ImageTree:
         Forbidden, ProtectedImage, InvalidRequest (a folder into itself).
         """
         return self._moving.rename(old, new, replace=replace)
+
+    def copy(self, source: str, destination: str, *, is_deep: bool = True, replaces: bool = True) -> Copied:
+        """Copy a file, or a folder with (``is_deep``) all that is in it; no bytes of images pass through here.
+
+        A copy has the data, type, formats, properties and dead properties of its source, is the caller's, and takes
+        the place of an image that is at the destination (`glancefs.tree.copying` says what is public). A folder's
+        destination must not be there, or be empty; the failure of one thing in it does not keep the others from being
+        copied. Raises PathTaken (without ``replaces``), PathNotFound, IsAFolder, NotAFolder, FolderNotEmpty, Forbidden,
+        ProtectedImage, InvalidRequest (into itself), WrongStatus, NotAuthenticated, Locked, StoreFull.
+        """
+        return self._copying.copy(source, destination, is_deep=is_deep, replaces=replaces)
 
     def make_folder(self, path: str) -> Entry:
         """Make a folder. Raises PathTaken, PathNotFound (its parent), NotAFolder, Forbidden, NotAuthenticated."""
@@ -421,13 +465,63 @@ class ImageTree:
             return entry if text == image.name else self._moving.rename_image(entry, text)
         if field in attributes.COMPUTED:
             now = attributes.text_of(image, field, public_url=self._public_url)
-            if text != now and not self._writing.is_fresh(image.id):
+            if text != now and not self._begun.turns.is_fresh(image.id):
                 raise Forbidden(f"{field} follows from other things and can't be set.")
             return entry
         return self._updated(entry, image, attributes.change_of(field, text))
 
     def _updated(self, entry: Entry, image: Image, changes: ImageChanges) -> Entry:
         return self._looking.image_entry(entry.path, self._images.update(self._context, image.id, changes))
+
+    # ---- locks and dead properties: what WebDAV adds
+
+    def lock(
+        self,
+        path: str,
+        *,
+        is_shared: bool = False,
+        is_deep: bool = False,
+        owner_xml: str = "",
+        seconds: int | None = None,
+    ) -> Lock:
+        """Lock a path, also one where nothing is yet, for the caller; ``is_deep``: with everything below it.
+
+        ``seconds`` None: as long as can be. Raises Locked (its ``path`` is the root of the lock in the way),
+        PathNotFound and NotAFolder for its folder, Forbidden (not the caller's to change), NotAuthenticated, StoreFull.
+        """
+        return self._locking.lock(path, is_shared=is_shared, is_deep=is_deep, owner_xml=owner_xml, seconds=seconds)
+
+    def check_unlocked(self, path: str) -> None:
+        """Raise Locked where a lock is in the way of replacing or removing what is at a path, or of adding it."""
+        self._locking.check_all(path)
+
+    def refresh_lock(self, path: str, token: str, *, seconds: int | None = None) -> Lock:
+        """Let a lock that holds for this path last for so many seconds from now. Raises LockNotFound."""
+        return self._locking.refresh(path, token, seconds=seconds)
+
+    def unlock(self, path: str, token: str) -> None:
+        """Give back a lock that holds for this path; an admin may break anybody's. Raises LockNotFound."""
+        self._locking.unlock(path, token)
+
+    def locks_on(self, path: str) -> Sequence[Lock]:
+        """Give the locks that hold for a path, its own and deep ones from above, with the paths of this tree."""
+        return self._locking.on(path)
+
+    def locks_below(self, path: str) -> Sequence[Lock]:
+        """Give the locks on paths below a folder, at any depth: for a listing, one look serves all of it."""
+        return self._locking.below(path)
+
+    def dead_properties(self, entries: Sequence[Entry]) -> Mapping[str, Mapping[str, str]]:
+        """Give the dead properties of some entries, by `Entry.key` and name; who has none is left out."""
+        return self._locking.dead_properties(entries)
+
+    def change_dead_properties(self, entry: Entry, *, values: Mapping[str, str], removed: Collection[str] = ()) -> None:
+        """Set some and remove others, all or nothing.
+
+        Raises Forbidden (not the caller's; staged files, links, documents), Locked, InvalidRequest (too long),
+        StoreFull (too many), ImageNotFound, NotAuthenticated.
+        """
+        self._locking.change_dead_properties(entry, values=values, removed=removed)
 
     # ---- others' changes
 
@@ -446,17 +540,11 @@ class ImageTree:
 
     def report(self, path: str, error: BaseException | str) -> None:
         """Add a line to ``.glance/errors`` (the latest 1000 are kept) and log it."""
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-        text = str(error) or type(error).__name__
-        self._errors.append(f"{now} {path}: {text}")
-        _log.warning("%s: %s", path, text)
+        self._begun.report(path, error)
 
     def close(self) -> None:
         """Let go of staged files; what is not published stays for the next mount."""
         self._staging.close()
-
-    def _error_text(self) -> bytes:
-        return "".join(f"{line}\n" for line in list(self._errors)).encode(errors="replace")
 
 
 def _change_of_image(context: RequestContext, image: Image) -> TreeChange:

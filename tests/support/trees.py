@@ -9,15 +9,18 @@ Threading: belongs to one test.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 from glancefs.context import RequestContext
+from glancefs.dead_properties import DeadProperties
 from glancefs.errors import PathNotFound
 from glancefs.folders import Folders
 from glancefs.images import Images, utc_now
+from glancefs.locks import Locks
 from glancefs.model import Image, ImageType, NewImage
 from glancefs.registries.sql import SqlRegistry, registry_url
 from glancefs.staging import StagedUpload, Staging
@@ -39,6 +42,7 @@ class Core:
     images: Images
     folders: Folders
     trees: list[ImageTree] = field(default_factory=list)
+    clock: Callable[[], datetime] = utc_now
 
     @classmethod
     def at(cls, folder: Path, store: Store | None = None, **said: Any) -> Self:
@@ -55,6 +59,8 @@ class Core:
         tree = ImageTree(
             images=self.images,
             folders=self.folders,
+            locks=Locks(registry=self.registry, clock=self.clock),
+            dead_properties=DeadProperties(registry=self.registry, clock=self.clock),
             staging=Staging(folder=folder, user=context.user),
             context=context,
             documents={"stats": lambda: b"1 2 3\n"},
