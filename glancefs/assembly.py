@@ -33,6 +33,7 @@ from glancefs.stores.owner import Owner
 from glancefs.sweep import sweep
 from glancefs.tree import ImageTree
 from glancefs.tree.begun import Begun
+from glancefs.tree.share import SharedTree
 from glancefs.tree.shared import SharedOverlay
 
 STAGED: Final = "staged"
@@ -145,10 +146,10 @@ class Trees:
         self._area: Final = SharedArea(folder=_shared_folder(core), max_upload=self._max_upload)
         self._since: Final = time.time_ns()
 
-    def of(self, context: RequestContext, *, public_url: str) -> ImageTree:
+    def of(self, context: RequestContext, *, public_url: str) -> SharedTree:
         """Give the tree of a caller; a context manager, to be left when the request is answered."""
         files = self._area.of(context.user)
-        return ImageTree(
+        return SharedTree(
             images=self._core.images,
             folders=self._core.folders,
             staging=files,

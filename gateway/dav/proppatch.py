@@ -26,9 +26,10 @@ from gateway.dav.xml import LANG, children, serialized, split_name, text_of
 from gateway.problems import problem_of
 from glancefs.errors import Forbidden, GlancefsError, InvalidImage, InvalidRequest
 from glancefs.registries.dead_properties import MAX_PROPERTY_NAME, MAX_PROPERTY_VALUE
-from glancefs.tree import Entry, EntryKind, ImageTree
+from glancefs.tree import Entry, EntryKind
 from glancefs.tree.attributes import PROPERTY
 from glancefs.tree.entries import MTIME, mtime_text
+from glancefs.tree.share import SharedTree
 
 _WIN32_MODIFIED: Final = "{urn:schemas-microsoft-com:}Win32LastModifiedTime"
 """What Explorer says in order to keep the time of a file that it copies."""
@@ -75,7 +76,7 @@ def steps_of(root: Element | None) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def patch_of(steps: tuple[Step, ...], *, entry: Entry, tree: ImageTree) -> Patch:
+def patch_of(steps: tuple[Step, ...], *, entry: Entry, tree: SharedTree) -> Patch:
     """Give what the steps come to. Changes nothing; what can't be is among the failures."""
     patch = Patch(attributes={}, dead={}, failures={})
     for step in steps:
@@ -86,7 +87,7 @@ def patch_of(steps: tuple[Step, ...], *, entry: Entry, tree: ImageTree) -> Patch
     return patch
 
 
-def _take(patch: Patch, step: Step, entry: Entry, tree: ImageTree) -> None:
+def _take(patch: Patch, step: Step, entry: Entry, tree: SharedTree) -> None:
     attribute = attribute_of(step.name)
     if attribute is not None:
         text = None if step.element is None else text_of(step.element)
@@ -110,7 +111,7 @@ def _take(patch: Patch, step: Step, entry: Entry, tree: ImageTree) -> None:
     patch.dead[step.name] = value
 
 
-def apply(patch: Patch, *, entry: Entry, tree: ImageTree) -> None:
+def apply(patch: Patch, *, entry: Entry, tree: SharedTree) -> None:
     """Make the changes: those that may still be refused first. Raises GlancefsError."""
     if patch.dead:
         tree.change_dead_properties(

@@ -92,7 +92,7 @@ def empty_element(name: str) -> str:
 
 def children(element: Element) -> Iterator[Element]:
     """Give the elements right in an element, comments and the like left out."""
-    return (child for child in element if isinstance(child.tag, str))  # type: ignore[redundant-expr]  # a comment's is a function
+    return (child for child in element if isinstance(child.tag, str))  # type: ignore[redundant-expr]  # that of a comment is a function
 
 
 def condition(name: str, hrefs: tuple[str, ...] = ()) -> bytes:

@@ -18,7 +18,6 @@ from glancefs.errors import (
     AttributeNotFound,
     Forbidden,
     ImageNotFound,
-    NotAuthenticated,
     PathTaken,
 )
 from glancefs.model import Image, ImageChanges, ImageStatus
@@ -27,18 +26,16 @@ from glancefs.paths import is_reserved, path_of, split
 from glancefs.reader import ImageReader
 from glancefs.registries.locks import Lock
 from glancefs.rules import may_see
-from glancefs.staging import Said, StagedUpload
-from glancefs.stores.base import Source, Space
-from glancefs.tree import attributes, describing
+from glancefs.staging import StagedUpload
+from glancefs.stores.base import Space
+from glancefs.tree import attributes
 from glancefs.tree.begun import Begun
-from glancefs.tree.clearing import Clearing, Stayed
 from glancefs.tree.copying import Copied, Copying
 from glancefs.tree.entries import MTIME, Entry, EntryKind, image_key, mtime_text, staged_entry
 from glancefs.tree.locking import Locking
 from glancefs.tree.looking import Looking, check_not_reserved
 from glancefs.tree.moving import Moving
 from glancefs.tree.ports import StagingArea, TreeDeadProperties, TreeFolders, TreeImages, TreeLocks
-from glancefs.tree.putting import Check, Put, Putting
 from glancefs.tree.special import Special
 from glancefs.tree.writing import Writing
 
@@ -72,8 +69,7 @@ class ImageTree:
     paths that no image can have, Unavailable when registry or store do not answer; further errors are named.
 
     ``documents`` are further texts in ``.glance/``, such as ``stats``. New images are public if ``is_public`` says so
-    (None: as the use cases have it). ``public_url`` is that of the REST API, for the attribute ``uri``. ``max_upload``
-    is the size of the largest file that `put` takes.
+    (None: as the use cases have it). ``public_url`` is that of the REST API, for the attribute ``uri``.
 
     Whatever changes something raises Locked where a lock is on it whose token the context does not submit.
     """
@@ -90,7 +86,6 @@ class ImageTree:
         dead_properties: TreeDeadProperties | None = None,
         is_public: bool | None = None,
         public_url: str = "",
-        max_upload: int | None = None,
         begun: Begun | None = None,
     ) -> None:
         self._images: Final = images
@@ -102,7 +97,6 @@ class ImageTree:
         self._dead_properties: Final = dead_properties
         self._is_public: Final = is_public
         self._public_url: Final = public_url
-        self._max_upload: Final = max_upload
         self._begun: Final = begun or Begun()
         overlay = self._begun.overlay
         self._looking: Final = Looking(
@@ -120,17 +114,6 @@ class ImageTree:
             locking=self._locking,
             context=context,
             is_public=is_public,
-        )
-        self._putting: Final = Putting(
-            images=images,
-            folders=folders,
-            staging=staging,
-            overlay=overlay,
-            looking=self._looking,
-            locking=self._locking,
-            context=context,
-            is_public=is_public,
-            max_upload=max_upload,
         )
         self._special: Final = Special(
             images=images,
@@ -160,7 +143,6 @@ class ImageTree:
             context=context,
             is_public=is_public,
         )
-        self._clearing: Final = Clearing(images=images, looking=self._looking, moving=self._moving, context=context)
 
     def presenting(self, lock_tokens: Collection[str]) -> ImageTree:
         """Give the same tree, staged files included, for a request that submits tokens of locks (RFC 4918, section 7).
@@ -177,7 +159,6 @@ class ImageTree:
             dead_properties=self._dead_properties,
             is_public=self._is_public,
             public_url=self._public_url,
-            max_upload=self._max_upload,
             begun=self._begun,
         )
 
@@ -248,26 +229,6 @@ class ImageTree:
         StoreFull.
         """
         return self._writing.create(path)
-
-    def put(
-        self,
-        path: str,
-        source: Source,
-        *,
-        size: int | None = None,
-        said: Said | None = None,
-        checksum: str | None = None,
-        check: Check = lambda _: None,
-    ) -> Put:
-        """Take a whole file, of ``size`` bytes if that is known, to a path: it takes the place of what is there.
-
-        It goes straight into the store, but a dot-file is staged; one without a byte is a queued image, and one onto a
-        queued image is its data. ``check`` is called with what is there (None: nothing) before anything is read, and
-        whatever can be refused before is. Raises what ``check`` and ``source`` raise, SizeMismatch, ChecksumMismatch,
-        PathNotFound and NotAFolder for its folder, IsAFolder, Forbidden, ProtectedImage, NotAuthenticated, WrongStatus,
-        StoreFull, UploadTooLarge; then everything is as it was.
-        """
-        return self._putting.put(path, source, size=size, said=said or Said(), checksum=checksum, check=check)
 
     def stage(self, entry: Entry, *, truncate: bool = False) -> StagedUpload:
         """Open what is there for writing; what is given is seen at the path on this mount at once.
@@ -352,18 +313,6 @@ class ImageTree:
         """Remove an empty folder. Raises PathNotFound, NotAFolder, FolderNotEmpty, Forbidden."""
         self._moving.remove_folder(path)
 
-    def clear(self, path: str) -> Sequence[Stayed]:
-        """Remove a folder with everything in it, one by one; give what had to stay, and why.
-
-        Raises PathNotFound, NotAFolder, Forbidden (the root, ``.glance``), NotAuthenticated.
-        """
-        check_not_reserved(path)
-        if not path:
-            raise Forbidden("The root stays.")
-        if self._context.user is None:
-            raise NotAuthenticated("Only a known user may remove images: log in.")
-        return self._clearing.clear(path)
-
     def set_times(self, entry: Entry, mtime_ns: int) -> Entry:
         """Set the time of modification, in nanoseconds since the epoch; the root's stays.
 
@@ -431,27 +380,6 @@ class ImageTree:
         changes = attributes.removal_of(entry.image, field)
         return entry if changes is None else self._updated(entry, entry.image, changes)
 
-    def check_attribute(self, entry: Entry, field: str, text: str | None) -> None:
-        """Raise what setting an attribute to a text, or removing it (None), would; ``field`` is without the prefix."""
-        describing.check(self._context, entry, field, text, public_url=self._public_url)
-
-    def describe(self, entry: Entry, values: Mapping[str, str | None]) -> Entry:
-        """Set several attributes, and remove those whose text is None, in one step; the name last, in one of its own.
-
-        Names are without the prefix. Removing what is not there is fine. Raises as `set_xattr` does.
-        """
-        for field, text in values.items():
-            self.check_attribute(entry, field, text)
-        if entry.staged is not None:
-            entry.staged.know(said=describing.said_with(entry, values))
-            return staged_entry(entry.path, entry.staged)
-        assert entry.image is not None  # noqa: S101 - checked above
-        entry = self._updated(entry, entry.image, describing.changes_of(entry.image, values))
-        name = values.get("name")
-        if name is None or entry.image is None or name == entry.image.name:
-            return entry
-        return self._moving.rename_image(entry, name)
-
     def _set_said(self, entry: Entry, staged: StagedUpload, field: str, text: str, *, is_publishing: bool) -> Entry:
         is_aborted = is_reserved(entry.path)
         if is_publishing and (is_aborted or self._writing.will_publish(staged)):
@@ -490,10 +418,6 @@ class ImageTree:
         PathNotFound and NotAFolder for its folder, Forbidden (not the caller's to change), NotAuthenticated, StoreFull.
         """
         return self._locking.lock(path, is_shared=is_shared, is_deep=is_deep, owner_xml=owner_xml, seconds=seconds)
-
-    def check_unlocked(self, path: str) -> None:
-        """Raise Locked where a lock is in the way of replacing or removing what is at a path, or of adding it."""
-        self._locking.check_all(path)
 
     def refresh_lock(self, path: str, token: str, *, seconds: int | None = None) -> Lock:
         """Let a lock that holds for this path last for so many seconds from now. Raises LockNotFound."""
