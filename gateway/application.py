@@ -58,7 +58,8 @@ class Application:
     """The doors of one process behind one WSGI callable.
 
     ``mounted`` holds further doors by their prefix (``/dav``), each with its sign on the root page; what is under the
-    prefix is theirs. ``public_url`` is what the URIs in answers begin with, where the Host of a request is not to say.
+    prefix is theirs. ``at_root`` holds what else may be asked of the root, by method. ``public_url`` is what the URIs
+    in answers begin with, where the Host of a request is not to say.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Application:
         metrics: MetricsPage,
         public_url: str | None = None,
         mounted: Mapping[str, tuple[WSGIApplication, str]] | None = None,
+        at_root: Mapping[str, Callable[[Request], Response]] | None = None,
     ) -> None:
         self._rest = rest
         self._authenticator = authenticator
@@ -77,6 +79,7 @@ class Application:
         self._metrics = metrics
         self._origin = Origin(public_url=public_url)
         self._mounted = {prefix: door for prefix, (door, _) in (mounted or {}).items()}
+        self._at_root = at_root or {}
         self._signs: Sequence[DoorSign] = (
             *_SIGNS,
             *(
@@ -123,6 +126,8 @@ class Application:
                 return no_content([("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS")])
             return problem_response(not_found(request.path), accept=request.header("accept"))
         request.environ[ROUTE_KEY], answer = page
+        if page[0] == "root" and request.method in self._at_root:
+            return self._at_root[request.method](request)
         if request.method not in _PAGE_METHODS:
             return problem_response(method_not_allowed(request.method, _PAGE_METHODS), accept=request.header("accept"))
         return no_content([("Allow", ", ".join(_PAGE_METHODS))]) if request.method == "OPTIONS" else answer(request)

@@ -9,6 +9,9 @@ processes count together.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Final
+
 from gateway.application import ROUTES, Application
 from gateway.auth import Authenticator, HtpasswdAuth, NoAuth
 from gateway.dav.door import DavDoor
@@ -18,6 +21,8 @@ from gateway.passwords import PasswordFile, RememberedPasswords
 from gateway.rest.door import RestDoor
 from glancefs.assembly import Assembly, Trees
 from glancefs.config import AuthConfig, GatewayConfig
+
+_DAV: Final = "/dav"
 
 
 def make_metrics(config: GatewayConfig) -> Metrics:
@@ -31,15 +36,18 @@ def make_application(core: Assembly, *, metrics: Metrics) -> Application:
     dav = DavDoor(
         trees=Trees(core),
         challenge=authenticator.challenge,
+        takes_anonymous=core.config.gateway.dav_anonymous,
         uploads=metrics.upload,
     )
+    above = partial(dav.above, prefix=_DAV)
     return Application(
         rest=RestDoor(images=core.images, uploads=metrics.upload),
         authenticator=authenticator,
         health=Health(registry=core.registry, stores=core.stores),
         metrics=MetricsPage(metrics=metrics, registry=core.registry),
         public_url=core.config.gateway.public_url,
-        mounted={"/dav": (dav, "The images as files and folders, for every WebDAV client and for a browser.")},
+        mounted={_DAV: (dav, "The images as files and folders, for every WebDAV client and for a browser.")},
+        at_root={"OPTIONS": above, "PROPFIND": above},
     )
 
 

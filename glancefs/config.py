@@ -48,6 +48,7 @@ class GatewayConfig:
     max_uploads: int
     max_downloads: int
     max_connections: int
+    dav_anonymous: bool
     head_timeout: float
     idle_timeout: float
     body_timeout: float
@@ -178,6 +179,12 @@ OPTIONS: Final = (
         kind=kinds.COUNT,
         default=2000,
         about="How many connections one process keeps open; beyond, the one that idles longest goes.",
+    ),
+    Option(
+        key="gateway.dav_anonymous",
+        kind=kinds.BOOLEAN,
+        default=True,
+        about="Whether WebDAV shows what is public to who does not log in; without, it asks everybody who they are.",
     ),
     Option(
         key="gateway.head_timeout",

@@ -23,7 +23,7 @@ from wsgidav.dav_error import (
     PRECONDITION_CODE_MissingLockToken,
 )
 
-from gateway.dav import changing, pages, proppatch
+from gateway.dav import above, changing, pages, proppatch
 from gateway.dav.call import Call
 from gateway.dav.locking import lock_discovery, unlock_token, wanted_depth, wanted_lock, wanted_seconds
 from gateway.dav.properties import etag_of
@@ -56,7 +56,8 @@ class DavDoor:
     """A WSGI application over trees of images; ``uploads`` is entered for as long as an upload's data come in.
 
     ``challenge`` is what a caller who is not known must answer. Without ``takes_anonymous``, nobody who is not known
-    gets more than OPTIONS.
+    gets more than OPTIONS. Most clients log in when they are asked to, and not before: one who is not known and looks
+    for what is not there, or not there for everybody, is asked too, and learns no more by that.
     """
 
     def __init__(
@@ -116,6 +117,13 @@ class DavDoor:
             _log.exception("%s %r failed", request.method, request.path)
             return _problem(request, internal_problem())
 
+    def above(self, request: Request, *, prefix: str) -> Response:
+        """Answer OPTIONS or PROPFIND at the root of the server, for a door that is at ``prefix``."""
+        try:
+            return above.propfind(request, prefix=prefix) if request.method == "PROPFIND" else options()
+        except DAVError as error:
+            return _refused(request, error)
+
     def close(self) -> None:
         """Let go of threads."""
         self._trees.close()
@@ -138,6 +146,8 @@ class DavDoor:
         return response
 
     def _failed(self, request: Request, error: GlancefsError) -> Response:
+        if isinstance(error, NotFound) and request.context.user is None and request.method == "PROPFIND":
+            error = NotAuthenticated("There is nothing here for everybody: log in.")
         problem = problem_of(error, challenge=self._challenge)
         if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             level = logging.ERROR if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING

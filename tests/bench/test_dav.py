@@ -71,6 +71,7 @@ def test_transfers_over_webdav(report: Report, gibibyte: Path, serve: Serve, pee
         os.sync()
     fetchers = {name: partial(get, f"{url}/image", size=GIBI) for name, url in urls.items()}
     note(report, "dav-get", alternate(ROUNDS, **fetchers))
+    assert ours.ask("HEAD", "/dav/image").headers["content-length"] == str(GIBI)
     peaks = [peak / MEBI for peak in ours.peaks()]
     report.add("dav-busy", ours=max(peaks), runs=peaks)
 
