@@ -51,7 +51,7 @@ class Call:
     @cached_property
     def properties(self) -> Properties:
         """What writes properties for this request."""
-        return Properties(share=self.share, tree=self.tree, space=self.tree.space)
+        return Properties(share=self.share, tree=self.tree, base_url=self.request.base_url, space=self.tree.space)
 
     def entry(self) -> Entry:
         """Give what is at the request's path. Raises PathNotFound, also for a file that is called a folder."""

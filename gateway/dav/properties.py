@@ -23,10 +23,14 @@ from gateway.dav.locking import lock_discovery
 from gateway.dav.urls import Share
 from gateway.dav.xml import empty_element, escaped, split_name
 from glancefs.errors import AttributeNotFound, AttributesUnsupported, GlancefsError, InvalidImage
+from glancefs.headers import header_text
+from glancefs.model import Image
 from glancefs.registries.locks import Lock
 from glancefs.stores.base import Space
-from glancefs.tree import Entry, EntryKind, ImageTree
-from glancefs.tree.attributes import PREFIX, PROPERTY
+from glancefs.tree import Entry, EntryKind
+from glancefs.tree.attributes import OPTIONAL, PREFIX, PROPERTY
+from glancefs.tree.entries import MTIME
+from glancefs.tree.share import SharedTree
 
 IMAGE_NS: Final = "urn:glancefs:image"
 PROPERTY_NS: Final = "urn:glancefs:property"
@@ -110,12 +114,38 @@ def _element(attribute: str) -> str:
     return f"p:{key}"
 
 
+def _written(attribute: str, text: str) -> str:
+    element = _element(attribute)
+    return f"<{element}>{escaped(text)}</{element}>"
+
+
+def image_fields(image: Image, *, base_url: str) -> str:
+    """Write all attributes of an image, in one piece: folders are long. What is seldom there comes last."""
+    seldom = [(field, getattr(image, field)) for field in OPTIONAL if getattr(image, field) is not None]
+    checksum = "" if image.checksum is None else f"<i:checksum>{image.checksum}</i:checksum>"
+    owner = "" if image.owner is None else f"<i:owner>{escaped(image.owner)}</i:owner>"
+    text = (
+        f"<i:name>{escaped(image.name)}</i:name><i:id>{image.id}</i:id><i:status>{image.status.value}</i:status>"
+        f"<i:size>{image.size}</i:size>{checksum}<i:store>{escaped(image.store)}</i:store>{owner}"
+        f"<i:created_at>{header_text(image.created_at)}</i:created_at>"
+        f"<i:updated_at>{header_text(image.updated_at)}</i:updated_at>"
+        f"<i:uri>{escaped(base_url)}/images/{image.id}</i:uri><i:type>{image.type.value}</i:type>"
+        f"<i:is_public>{image.is_public}</i:is_public><i:protected>{image.protected}</i:protected>"
+    )
+    if seldom:
+        text += "".join(_written(field, header_text(value)) for field, value in seldom)
+    if image.properties:
+        text += "".join(_written(PROPERTY + key, said) for key, said in image.properties.items() if key != MTIME)
+    return text
+
+
 class Properties:
     """Writes the properties of entries, for one request."""
 
-    def __init__(self, *, share: Share, tree: ImageTree, space: Callable[[], Space | None]) -> None:
+    def __init__(self, *, share: Share, tree: SharedTree, base_url: str, space: Callable[[], Space | None]) -> None:
         self._share: Final = share
         self._tree: Final = tree
+        self._base_url: Final = base_url.rstrip("/")
         self._space: Final = space
         self._room: tuple[Space | None] | None = None
 
@@ -152,12 +182,9 @@ class Properties:
         return "".join([*(f"<D:{name}/>" for name in names), *ours, *map(empty_element, dead)])
 
     def _attributes(self, entry: Entry) -> str:
-        pieces = []
-        for name in self._tree.list_xattrs(entry):
-            element = _element(name.removeprefix(PREFIX))
-            text = escaped(self._tree.get_xattr(entry, name).decode())
-            pieces.append(f"<{element}>{text}</{element}>")
-        return "".join(pieces)
+        if entry.image is not None:
+            return image_fields(entry.image, base_url=self._base_url)
+        return "".join(_written(attribute, text) for attribute, text in self._tree.attributes(entry))
 
     # ---- one of them
 

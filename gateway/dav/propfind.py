@@ -104,7 +104,7 @@ class Answer:
         covering: Sequence[Lock] = ()
         below: Mapping[str, Sequence[Lock]] = {}
         if self._asked.wants_locks:
-            covering = self._tree.locks_on(entry.path)
+            covering = self._tree.locks_on(entry.path, entry)
             if pages is not None:
                 below = _by_path(self._tree.locks_below(entry.path))
         deep = [lock for lock in covering if lock.is_deep]

@@ -23,6 +23,7 @@ from glancefs.registries.commits import GroupCommit, Transaction
 from glancefs.registries.locks import MAX_OWNER_XML, MAX_TOKEN, MOST_LOCKS, Lock, Presented, Touched
 from glancefs.registries.rows import folder_key, seconds
 from glancefs.registries.schema import counters, locks
+from glancefs.registries.sql_pulse import pulse_of
 from glancefs.registries.sqlite import SqliteDatabase
 
 _OF_TOKEN: Final = select(locks).where(locks.c.token == bindparam("wanted_token"))
@@ -66,12 +67,16 @@ class SqlLocks:
     def covering(self, path: str, *, guarding: str | None, now: datetime) -> Sequence[Lock]:
         """See `LockRegistry.covering`."""
         with self._database.reading() as connection:
+            if not pulse_of(connection).locks:
+                return ()
             found = _met(connection, path, guarding=guarding, now=now, is_deep=False)
         return [lock for lock in found if _covers(lock, path)]
 
     def below(self, path: str, *, guarding: str | None, now: datetime) -> Sequence[Lock]:
         """See `LockRegistry.below`."""
         with self._database.reading() as connection:
+            if not pulse_of(connection).locks:
+                return ()
             rows = connection.execute(_ONLY_BELOW, _range(path) | {"now": seconds(now)}).all()
         return [lock for lock in map(_lock_of, rows) if _overlap(lock.guards, guarding)]
 
@@ -79,7 +84,7 @@ class SqlLocks:
         """See `LockRegistry.check`."""
         with self._database.reading() as connection:
             hindrance = None
-            if connection.execute(_HOW_MANY).scalar_one():
+            if pulse_of(connection).locks:
                 hindrance = _hindrance(connection, touched, presented)
         # Outside, since an error inside would cost the connection.
         if hindrance is not None:

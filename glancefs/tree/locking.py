@@ -80,11 +80,11 @@ class Locking:
         self._held(path, token)
         self._needed().release(self._context, token)
 
-    def on(self, path: str) -> Sequence[Lock]:
+    def on(self, path: str, entry: Entry | None = None) -> Sequence[Lock]:
         """Give the locks that hold for a path; see `ImageTree.locks_on`."""
         if self._locks is None or is_reserved(path):
             return ()
-        root, guards = self._root(path, self._looking.find(path))
+        root, guards = self._root(path, entry or self._looking.find(path))
         covering = self._locks.covering(root, guarding=guards)
         return [replace(lock, path=path) if lock.path == root else lock for lock in covering]
 

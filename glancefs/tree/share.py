@@ -8,7 +8,7 @@ Threading: belongs to one request.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from glancefs.errors import Forbidden, NotAuthenticated
 from glancefs.staging import Said
 from glancefs.stores.base import Source
 from glancefs.tree import describing
+from glancefs.tree.attributes import PREFIX
 from glancefs.tree.clearing import Clearing, Stayed
 from glancefs.tree.entries import Entry, staged_entry
 from glancefs.tree.looking import check_not_reserved
@@ -100,6 +101,11 @@ class SharedTree(ImageTree):
         if name is None or entry.image is None or name == entry.image.name:
             return entry
         return self._moving.rename_image(entry, name)
+
+    def attributes(self, entry: Entry) -> Iterator[tuple[str, str]]:
+        """Give all attributes, without their prefix, and their texts."""
+        for name in self.list_xattrs(entry):
+            yield name.removeprefix(PREFIX), self.get_xattr(entry, name).decode()
 
     def check_unlocked(self, path: str) -> None:
         """Raise Locked where a lock is in the way of replacing or removing what is at a path, or of adding it."""

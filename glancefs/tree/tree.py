@@ -427,9 +427,9 @@ class ImageTree:
         """Give back a lock that holds for this path; an admin may break anybody's. Raises LockNotFound."""
         self._locking.unlock(path, token)
 
-    def locks_on(self, path: str) -> Sequence[Lock]:
+    def locks_on(self, path: str, entry: Entry | None = None) -> Sequence[Lock]:
         """Give the locks that hold for a path, its own and deep ones from above, with the paths of this tree."""
-        return self._locking.on(path)
+        return self._locking.on(path, entry)
 
     def locks_below(self, path: str) -> Sequence[Lock]:
         """Give the locks on paths below a folder, at any depth: for a listing, one look serves all of it."""

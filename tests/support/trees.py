@@ -45,13 +45,17 @@ class Core:
     clock: Callable[[], datetime] = utc_now
 
     @classmethod
-    def at(cls, folder: Path, store: Store | None = None, **said: Any) -> Self:
+    def at(
+        cls, folder: Path, store: Store | None = None, *, clock: Callable[[], datetime] = utc_now, **said: Any
+    ) -> Self:
         """Make one, with another store than a folder if that is said."""
         store = store or FileStore(path=folder / "file", sync=False)
         registry = SqlRegistry(url=registry_url(folder), migrate=True)
-        images = Images(registry=registry, stores={store.scheme: store}, default_store=store.scheme, **said)
-        folders = Folders(registry=registry, clock=utc_now)
-        return cls(folder=folder, store=store, registry=registry, images=images, folders=folders)
+        images = Images(
+            registry=registry, stores={store.scheme: store}, default_store=store.scheme, clock=clock, **said
+        )
+        folders = Folders(registry=registry, clock=clock)
+        return cls(folder=folder, store=store, registry=registry, images=images, folders=folders, clock=clock)
 
     def tree(self, context: RequestContext = ALICE, *, is_public: bool | None = None) -> ImageTree:
         """Put a tree on it, as a mount of one user would."""
