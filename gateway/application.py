@@ -18,6 +18,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.auth import Authenticator
+from gateway.dav.door import PREFIX as DAV_PREFIX
+from gateway.dav.door import DavDoor
 from gateway.health import Health
 from gateway.metrics import MetricsPage
 from gateway.origin import Origin
@@ -51,15 +53,20 @@ _SIGNS: Final = (
     DoorSign(name="images", path="/images/", about="The images API: metadata and data over REST."),
     DoorSign(name="v1", path="/v1/", about="The same API for clients of Glance's version 1."),
 )
+_DAV_SIGN: Final = DoorSign(
+    name="dav",
+    path=f"{DAV_PREFIX}/",
+    about="The images as files and folders: for WebDAV clients, and for this browser.",
+)
 _PAGE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 
 
 class Application:
     """The doors of one process behind one WSGI callable.
 
-    ``mounted`` holds further doors by their prefix (``/dav``), each with its sign on the root page; what is under the
-    prefix is theirs. ``at_root`` holds what else may be asked of the root, by method. ``public_url`` is what the URIs
-    in answers begin with, where the Host of a request is not to say.
+    ``mounted`` holds further doors by their prefix, each with its sign on the root page; what is under the prefix is
+    theirs. ``dav`` is the WebDAV door, which answers for the server's own root too where only WebDAV asks.
+    ``public_url`` is what the URIs in answers begin with, where the Host of a request is not to say.
     """
 
     def __init__(
@@ -70,18 +77,21 @@ class Application:
         health: Health,
         metrics: MetricsPage,
         public_url: str | None = None,
+        dav: DavDoor | None = None,
         mounted: Mapping[str, tuple[WSGIApplication, str]] | None = None,
-        at_root: Mapping[str, Callable[[Request], Response]] | None = None,
     ) -> None:
         self._rest = rest
         self._authenticator = authenticator
         self._health = health
         self._metrics = metrics
         self._origin = Origin(public_url=public_url)
+        self._dav = dav
         self._mounted = {prefix: door for prefix, (door, _) in (mounted or {}).items()}
-        self._at_root = at_root or {}
+        if dav is not None:
+            self._mounted[DAV_PREFIX] = dav
         self._signs: Sequence[DoorSign] = (
             *_SIGNS,
+            *((_DAV_SIGN,) if dav is not None else ()),
             *(
                 DoorSign(name=prefix.strip("/"), path=f"{prefix}/", about=about)
                 for prefix, (_, about) in (mounted or {}).items()
@@ -116,18 +126,24 @@ class Application:
         body: Any = response.body
         return body  # type: ignore[no-any-return]  # pieces may be slices of files, which our server knows
 
+    def close(self) -> None:
+        """Let go of what the doors hold, when the last request is answered."""
+        if self._dav is not None:
+            self._dav.close()
+
     def _respond(self, request: Request) -> Response:
         if self._rest.owns(request.path):
             self._identify(request)
             return self._rest.respond(request)
         page = self._pages.get(request.path) or self._pages.get(request.path.removesuffix("/"))
+        if self._dav is not None and request.path in {"", "/"} and self._dav.answers_root(request.method):
+            request.environ[ROUTE_KEY] = "dav"
+            return self._dav.at_root(request)
         if page is None:
             if request.path == "*" and request.method == "OPTIONS":
                 return no_content([("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS")])
             return problem_response(not_found(request.path), accept=request.header("accept"))
         request.environ[ROUTE_KEY], answer = page
-        if page[0] == "root" and request.method in self._at_root:
-            return self._at_root[request.method](request)
         if request.method not in _PAGE_METHODS:
             return problem_response(method_not_allowed(request.method, _PAGE_METHODS), accept=request.header("accept"))
         return no_content([("Allow", ", ".join(_PAGE_METHODS))]) if request.method == "OPTIONS" else answer(request)

@@ -9,9 +9,6 @@ processes count together.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Final
-
 from gateway.application import ROUTES, Application
 from gateway.auth import Authenticator, HtpasswdAuth, NoAuth
 from gateway.dav.door import DavDoor
@@ -22,8 +19,6 @@ from gateway.rest.door import RestDoor
 from glancefs.assembly import Assembly, Trees
 from glancefs.config import AuthConfig, GatewayConfig
 
-_DAV: Final = "/dav"
-
 
 def make_metrics(config: GatewayConfig) -> Metrics:
     """Give what the processes of a server count with; its `observe` is the server's observer."""
@@ -33,21 +28,21 @@ def make_metrics(config: GatewayConfig) -> Metrics:
 def make_application(core: Assembly, *, metrics: Metrics) -> Application:
     """Give the application over a core, as the core's configuration says."""
     authenticator = make_authenticator(core.config.auth)
-    dav = DavDoor(
-        trees=Trees(core),
-        challenge=authenticator.challenge,
-        takes_anonymous=core.config.gateway.dav_anonymous,
-        uploads=metrics.upload,
-    )
-    above = partial(dav.above, prefix=_DAV)
+    dav = None
+    if core.config.gateway.dav:
+        dav = DavDoor(
+            trees=Trees(core),
+            challenge=authenticator.challenge,
+            takes_anonymous=core.config.gateway.dav_anonymous,
+            uploads=metrics.upload,
+        )
     return Application(
         rest=RestDoor(images=core.images, uploads=metrics.upload),
         authenticator=authenticator,
         health=Health(registry=core.registry, stores=core.stores),
         metrics=MetricsPage(metrics=metrics, registry=core.registry),
         public_url=core.config.gateway.public_url,
-        mounted={_DAV: (dav, "The images as files and folders, for every WebDAV client and for a browser.")},
-        at_root={"OPTIONS": above, "PROPFIND": above},
+        dav=dav,
     )
 
 

@@ -30,10 +30,13 @@ from glancefs.registries.base import Holdings, Registry
 
 _log = logging.getLogger(__name__)
 
-METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PROPFIND", "MOVE", "other")
+METHODS: Final = (
+    *("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK"),
+    *("UNLOCK", "other"),
+)
 STATUSES: Final = (
     *("200", "201", "204", "206", "207", "301", "302", "304", "400", "401", "403", "404", "405", "408", "409", "412"),
-    *("413", "414", "416", "417", "423", "431", "500", "501", "503", "505", "507", "none", "other"),
+    *("413", "414", "415", "416", "417", "423", "431", "500", "501", "503", "505", "507", "none", "other"),
 )
 """``none``: the connection ended before there was an answer."""
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0)

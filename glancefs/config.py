@@ -44,11 +44,12 @@ class GatewayConfig:
     workers: int
     tls_cert: Path | None
     tls_key: Path | None
+    dav: bool
+    dav_anonymous: bool
     max_upload: int | None
     max_uploads: int
     max_downloads: int
     max_connections: int
-    dav_anonymous: bool
     head_timeout: float
     idle_timeout: float
     body_timeout: float
@@ -161,6 +162,18 @@ OPTIONS: Final = (
         about="The certificate and its chain, PEM. With tls_key it makes the server speak HTTPS.",
     ),
     Option(key="gateway.tls_key", kind=kinds.PATH, about="The certificate's private key, PEM."),
+    Option(
+        key="gateway.dav",
+        kind=kinds.BOOLEAN,
+        default=True,
+        about="Whether the images are served as files over WebDAV, below /dav/.",
+    ),
+    Option(
+        key="gateway.dav_anonymous",
+        kind=kinds.BOOLEAN,
+        default=True,
+        about="Whether WebDAV shows what is public to those who don't log in; else it asks everybody to.",
+    ),
     Option(key="gateway.max_upload", kind=kinds.SIZE, about="The largest image that is taken; unset, any."),
     Option(
         key="gateway.max_uploads",
@@ -179,12 +192,6 @@ OPTIONS: Final = (
         kind=kinds.COUNT,
         default=2000,
         about="How many connections one process keeps open; beyond, the one that idles longest goes.",
-    ),
-    Option(
-        key="gateway.dav_anonymous",
-        kind=kinds.BOOLEAN,
-        default=True,
-        about="Whether WebDAV shows what is public to who does not log in; without, it asks everybody who they are.",
     ),
     Option(
         key="gateway.head_timeout",

@@ -23,11 +23,11 @@ from wsgidav.dav_error import (
     PRECONDITION_CODE_MissingLockToken,
 )
 
-from gateway.dav import above, changing, pages, proppatch
+from gateway.dav import changing, pages, proppatch
 from gateway.dav.call import Call
 from gateway.dav.locking import lock_discovery, unlock_token, wanted_depth, wanted_lock, wanted_seconds
 from gateway.dav.properties import etag_of
-from gateway.dav.propfind import PAGE, Answer, asked, wants_members
+from gateway.dav.propfind import PAGE, Answer, asked, plain_folders, wants_members
 from gateway.dav.reading import NoData, download
 from gateway.dav.writing import said_with, size_of, source_of
 from gateway.dav.xml import DECLARATION, TYPE, condition, parsed_body
@@ -49,6 +49,9 @@ METHODS: Final = (
 CLASSES: Final = (("DAV", "1, 2"), ("MS-Author-Via", "DAV"), ("Accept-Ranges", "bytes"))
 """What every answer to OPTIONS says; Windows asks for the second."""
 
+PREFIX: Final = "/dav"
+"""Where the share is."""
+
 _ANYBODY: Final = frozenset({"OPTIONS", "GET", "HEAD", "PROPFIND"})
 
 
@@ -56,8 +59,7 @@ class DavDoor:
     """A WSGI application over trees of images; ``uploads`` is entered for as long as an upload's data come in.
 
     ``challenge`` is what a caller who is not known must answer. Without ``takes_anonymous``, nobody who is not known
-    gets more than OPTIONS. Most clients log in when they are asked to, and not before: one who is not known and looks
-    for what is not there, or not there for everybody, is asked too, and learns no more by that.
+    gets more than OPTIONS.
     """
 
     def __init__(
@@ -117,12 +119,22 @@ class DavDoor:
             _log.exception("%s %r failed", request.method, request.path)
             return _problem(request, internal_problem())
 
-    def above(self, request: Request, *, prefix: str) -> Response:
-        """Answer OPTIONS or PROPFIND at the root of the server, for a door that is at ``prefix``."""
+    @staticmethod
+    def answers_root(method: str) -> bool:
+        """Say whether a request to the server's own root is this door's: clients look for WebDAV from there down."""
+        return method in {"OPTIONS", "PROPFIND"}
+
+    def at_root(self, request: Request) -> Response:
+        """Answer at the server's own root: a folder that holds the share. Windows connects to nothing without one."""
+        if request.method == "OPTIONS":
+            return options()
         try:
-            return above.propfind(request, prefix=prefix) if request.method == "PROPFIND" else options()
+            depth = (request.header("depth") or "0").strip()
+            asked(parsed_body(request))
         except DAVError as error:
             return _refused(request, error)
+        paths = ["/", f"{PREFIX}/"] if depth == "1" else ["/"]
+        return whole(HTTPStatus.MULTI_STATUS, TYPE, plain_folders(paths))
 
     def close(self) -> None:
         """Let go of threads."""
@@ -146,6 +158,8 @@ class DavDoor:
         return response
 
     def _failed(self, request: Request, error: GlancefsError) -> Response:
+        # Most clients log in when they are asked to, and not before: who looks for what is not there, or not there for
+        # everybody, is asked, and learns no more by that.
         if isinstance(error, NotFound) and request.context.user is None and request.method == "PROPFIND":
             error = NotAuthenticated("There is nothing here for everybody: log in.")
         problem = problem_of(error, challenge=self._challenge)

@@ -156,3 +156,10 @@ def _by_path(locks: Sequence[Lock]) -> Mapping[str, Sequence[Lock]]:
     for lock in locks:
         found.setdefault(lock.path, []).append(lock)
     return found
+
+
+def plain_folders(hrefs: Sequence[str]) -> bytes:
+    """Write what is answered where there are folders and nothing else is known of them."""
+    found = "<D:propstat><D:prop><D:resourcetype><D:collection/></D:resourcetype></D:prop>" + _FOUND
+    responses = "".join(f"<D:response><D:href>{href}</D:href>{found}</D:response>\n" for href in hrefs)
+    return f'{DECLARATION}<D:multistatus xmlns:D="DAV:">\n{responses}</D:multistatus>\n'.encode()

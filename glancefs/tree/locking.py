@@ -102,6 +102,8 @@ class Locking:
 
     def check_all(self, path: str) -> None:
         """Raise Locked where something can't be removed, with all below it, or added, for a lock."""
+        if is_reserved(path):
+            return
         entry = self._looking.find(path)
         self.check(path, None if entry is None else entry.image, is_bound=True)
         if entry is not None and entry.kind is EntryKind.FOLDER and self._locks is not None:

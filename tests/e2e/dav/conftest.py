@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import USERS
-from tests.support.dav import DavFolder, basic
+from tests.support.dav_folder import DavFolder, basic
 from tests.support.servers import RunningServer
 
 

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from tests.support.dav import DavFolder
+from tests.support.dav_folder import DavFolder
 from tests.support.rawhttp import Answer, RawClient
 
 WINDOWS_TIME: Final = "Tue, 03 Mar 2020 10:11:12 GMT"

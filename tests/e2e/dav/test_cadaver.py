@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import USERS
-from tests.support.dav import DavFolder
+from tests.support.dav_folder import DavFolder
 from tests.support.processes import run
 
 pytestmark = pytest.mark.needs("cadaver")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.dav.conftest import own_folder
 from tests.e2e.dav.watching import leashed
-from tests.support.dav import DavFolder
+from tests.support.dav_folder import DavFolder
 from tests.support.mounting import eventually
 from tests.support.processes import Argument, Finished, run
 from tests.support.servers import RunningServer

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dav import LOCKINFO, DavFolder
+from tests.support.dav_folder import LOCKINFO, DavFolder
 from tests.support.mounting import Mount, Mounts, eventually
 from tests.support.processes import Processes
 from tests.support.servers import start_server

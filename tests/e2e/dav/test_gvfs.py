@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dav import DavFolder
+from tests.support.dav_folder import DavFolder
 from tests.support.processes import Argument, Finished, run
 
 pytestmark = pytest.mark.needs("gvfs")

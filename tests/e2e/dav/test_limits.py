@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.conftest import Serve
 from tests.e2e.test_limits import files_in, wait_until_nothing_is_kept
-from tests.support.dav import DavFolder
+from tests.support.dav_folder import DavFolder
 from tests.support.mounts import mounted
 from tests.support.processes import run
 from tests.support.rawhttp import RawClient

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import USERS
-from tests.support.dav import DavFolder
+from tests.support.dav_folder import DavFolder
 from tests.support.processes import run
 
 SUITES = {"basic": 16, "copymove": 13, "props": 30, "locks": 41, "http": 4}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import USERS, Serve
-from tests.support.dav import DavFolder, basic
+from tests.support.dav_folder import DavFolder, basic
 from tests.support.processes import Argument, product, run
 from tests.support.servers import Reply
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.dav.watching import watched
-from tests.support.dav import DavFolder
+from tests.support.dav_folder import DavFolder
 from tests.support.mounting import eventually
 from tests.support.processes import Argument, Finished, Processes, run
 

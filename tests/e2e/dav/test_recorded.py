@@ -19,7 +19,7 @@ from tests.e2e.dav.recorded import (
     windows_connects,
     windows_copies,
 )
-from tests.support.dav import DavFolder
+from tests.support.dav_folder import DavFolder
 from tests.support.rawhttp import RawClient
 
 DATA = os.urandom(300_000)
