@@ -158,10 +158,6 @@ class DavDoor:
         return response
 
     def _failed(self, request: Request, error: GlancefsError) -> Response:
-        # Most clients log in when they are asked to, and not before: who looks for what is not there, or not there for
-        # everybody, is asked, and learns no more by that.
-        if isinstance(error, NotFound) and request.context.user is None and request.method == "PROPFIND":
-            error = NotAuthenticated("There is nothing here for everybody: log in.")
         problem = problem_of(error, challenge=self._challenge)
         if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             level = logging.ERROR if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import USERS
 from tests.support.dav_folder import DavFolder
 from tests.support.processes import run
 
@@ -90,14 +89,3 @@ def test_who_locks_may_go_on_and_others_may_not(folder: DavFolder, tmp_path: Pat
     assert said.count("423 Locked") >= 3
     assert token in said
     assert folder.get("a.img") == b"by others"
-
-
-def test_a_user_logs_in_when_asked(guarded_folder: DavFolder, tmp_path: Path) -> None:
-    (tmp_path / "a.img").write_bytes(b"data")
-    where = guarded_folder.server
-    netrc = tmp_path / ".netrc"
-    netrc.write_text(f"machine {where.host} login alice password {USERS['alice']}\n")
-    netrc.chmod(0o600)
-    said = cadaver(guarded_folder, tmp_path, "put a.img\nls")
-    assert said.count("succeeded.") == 2, said
-    assert guarded_folder.images()["a.img"]["owner"] == "alice"

@@ -57,22 +57,27 @@ class Davfs:
 def mounted(folder: DavFolder, place: Path, *, delay: int) -> Iterator[Davfs]:
     """Mount a folder; what is closed is uploaded after this many seconds."""
     point, cache, config = place / "mount", place / "cache", place / "davfs2.conf"
+    # Where the daemon notes itself; one that was killed leaves its note, which is in the way of the next.
+    note = _PIDS / f"{str(point)[1:].replace('/', '-')}.pid"
+    note.unlink(missing_ok=True)
     point.mkdir(parents=True)
     cache.mkdir()
     config.write_text(_CONFIG.format(cache=cache, delay=delay))
     # The daemon becomes another user, who could not come to this folder without root's right to pass.
     words: list[Argument] = ["setpriv", "--securebits", "+no_setuid_fixup", "mount.davfs", "-o", f"conf={config}"]
     run(["timeout", "--kill-after=5", "30", *words, folder.url, point], timeout=40)
-    # The daemon notes itself a moment after the mount is there.
-    note = _PIDS / f"{str(point)[1:].replace('/', '-')}.pid"
+    # It is a moment after the mount is there.
     eventually(lambda: note.exists() and note.read_text().strip(), patience=_PATIENCE)
     pid = int(note.read_text())
-    with leashed(point, pid):
-        made = Davfs(folder=folder, point=point)
-        yield made
-        if point.is_mount():
-            made.umount()
-        eventually(lambda: not Path(f"/proc/{pid}").exists())
+    try:
+        with leashed(point, pid):
+            made = Davfs(folder=folder, point=point)
+            yield made
+            if point.is_mount():
+                made.umount()
+            eventually(lambda: not Path(f"/proc/{pid}").exists())
+    finally:
+        note.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")

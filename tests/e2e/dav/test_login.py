@@ -20,17 +20,17 @@ def is_asked(reply: Reply) -> bool:
     return reply.status == 401 and reply.headers["www-authenticate"].startswith("Basic ")
 
 
-def test_who_looks_for_what_is_not_there_for_everybody_is_asked(guarded_folder: DavFolder) -> None:
+def test_what_is_private_does_not_exist_for_others_and_nobody_unknown_changes_anything(
+    guarded_folder: DavFolder,
+) -> None:
     guarded_folder.put("a.img", b"data")
     anybody = DavFolder(server=guarded_folder.server, path=guarded_folder.path)
-    for name in ("", "a.img", "nothing", "no/such/folder/"):
-        assert is_asked(anybody.ask("PROPFIND", name, LOOK)), name
-    # Whoever asks for one file gets the answer of the images API: it does not exist.
-    assert anybody.ask("GET", "a.img").status == anybody.ask("GET", "nothing").status == 404
+    bob = DavFolder(server=anybody.server, path=anybody.path, headers=basic("bob", USERS["bob"]))
+    for other in (anybody, bob):
+        for name in ("a.img", "nothing"):
+            assert other.ask("PROPFIND", name, LOOK).status == other.ask("GET", name).status == 404
     for method in ("PUT", "DELETE", "MKCOL", "PROPPATCH", "LOCK", "MOVE", "COPY"):
         assert is_asked(anybody.ask(method, "a.img", {"Destination": f"{anybody.url}/b.img"})), method
-    bob = DavFolder(server=anybody.server, path=anybody.path, headers=basic("bob", USERS["bob"]))
-    assert bob.ask("PROPFIND", "a.img", LOOK).status == 404
     assert guarded_folder.properties("a.img")["{DAV:}getcontentlength"] == "4"
 
 
@@ -69,3 +69,20 @@ def test_a_server_may_ask_everybody(closed: DavFolder) -> None:
     assert closed.names() == ["open.img"]
     [image] = closed.server.ask("GET", "/images/").json["images"]
     assert closed.server.ask("GET", f"/images/{image['id']}").body == b"data"
+
+
+@pytest.mark.needs("cadaver")
+def test_a_client_that_waits_to_be_asked_logs_in_and_sees_what_is_private(closed: DavFolder, tmp_path: Path) -> None:
+    closed.ask("MKCOL", "sub")
+    closed.put("sub/private.img", b"data")
+    image = closed.images()["sub/private.img"]["id"]
+    closed.server.ask("PUT", f"/images/{image}", {**closed.headers, "x-image-meta-is_public": "false"})
+    netrc = tmp_path / ".netrc"
+    netrc.write_text(f"machine {closed.server.host} login alice password secret\n")
+    netrc.chmod(0o600)
+    (tmp_path / "new.img").write_bytes(b"data")
+    command = ["cadaver", f"{closed.url}/sub/"]
+    said = run(command, stdin=b"ls\nput new.img\nquit\n", env={"HOME": str(tmp_path)}, cwd=tmp_path).out
+    assert said.count("succeeded.") == 2, said
+    assert "private.img" in said
+    assert closed.images()["sub/new.img"]["owner"] == "alice"
