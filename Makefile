@@ -8,8 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := glancefs gateway mount_helpers tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
-# pyfuse3 comes as source; it is built with what requirements-build.lock put into the environment, not with what pip would choose.
-PINNED = $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pyfuse3 --requirement $(1)
+# pyfuse3 and WsgiDAV come as source, built with what requirements-build.lock put there, not with what pip would choose.
+PINNED = $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pyfuse3,wsgidav --requirement $(1)
 
 # What pyfuse3 is built with, and what mounts for users who are not root.
 MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
