@@ -11,12 +11,12 @@ Threading: a `Properties` belongs to one request.
 from __future__ import annotations
 
 import re
+import time
 from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import format_datetime
 from functools import lru_cache
 from typing import Final
+from wsgiref.handlers import format_date_time
 
 from gateway.bodies import DATA_TYPE
 from gateway.dav.locking import lock_discovery
@@ -48,6 +48,8 @@ _BILLION: Final = 1_000_000_000
 _NO_NAME = re.compile(r"[0-9]|_(?=x[0-9a-f]{4}_)")
 _ENCODED = re.compile(r"_x(003[0-9]|005f)_")
 
+Writer = Callable[[Entry, Sequence[Lock], Mapping[str, str]], str | None]
+"""Writes a property of an entry with these locks on it and these dead properties."""
 NO_DEAD: Final[Mapping[str, str]] = {}
 
 
@@ -84,13 +86,13 @@ def content_type_of(entry: Entry) -> str:
 @lru_cache(maxsize=4096)
 def http_date(seconds: int) -> str:
     """Write a time, in seconds since the epoch, as HTTP does (RFC 9110, section 5.6.7)."""
-    return format_datetime(datetime.fromtimestamp(seconds, UTC), usegmt=True)
+    return format_date_time(seconds)
 
 
 @lru_cache(maxsize=4096)
 def iso_date(seconds: int) -> str:
     """Write a time, in seconds since the epoch, as ``creationdate`` has it (RFC 3339)."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def attribute_of(name: str) -> str | None:
@@ -188,32 +190,44 @@ class Properties:
 
     # ---- one of them
 
-    def one(self, name: str, entry: Entry, locks: Sequence[Lock], dead: Mapping[str, str]) -> str | None:
-        """Write one property; None where the entry does not have it."""
+    def writer(self, name: str) -> Writer:
+        """Give what writes one property of any entry, or gives None where the entry does not have it.
+
+        A listing asks for the same of each entry, so whatever follows from the name alone is done once.
+        """
         namespace, local = split_name(name)
         if namespace == "DAV:":
-            text = self._dav(local, entry, locks)
-            return None if text is None else f"<D:{local}>{text}</D:{local}>"
+            return self._dav_writer(local)
         attribute = attribute_of(name)
         if attribute is None:
-            return dead.get(name)
-        try:
-            text = self._tree.get_xattr(entry, PREFIX + attribute).decode()
-        except (AttributeNotFound, AttributesUnsupported, InvalidImage):
-            return None
-        element = _element(attribute)
-        return f"<{element}>{escaped(text)}</{element}>"
+            return lambda _entry, _locks, dead: dead.get(name)
+        element, field, tree = _element(attribute), PREFIX + attribute, self._tree
 
-    def _dav(self, local: str, entry: Entry, locks: Sequence[Lock]) -> str | None:
-        is_folder = entry.kind is EntryKind.FOLDER
+        def write(entry: Entry, _locks: Sequence[Lock], _dead: Mapping[str, str]) -> str | None:
+            try:
+                text = tree.get_xattr(entry, field).decode()
+            except (AttributeNotFound, AttributesUnsupported, InvalidImage):
+                return None
+            return f"<{element}>{escaped(text)}</{element}>"
+
+        return write
+
+    def _dav_writer(self, local: str) -> Writer:
         if local == "lockdiscovery":
-            return self._discovery(locks)
-        if local in _QUOTA:
-            return self._quota(local) if is_folder else None
-        if local == "getcontentlength" and is_folder:
-            return None
-        write = _DAV.get(local)
-        return None if write is None else write(entry)
+            return lambda _entry, locks, _dead: f"<D:lockdiscovery>{self._discovery(locks)}</D:lockdiscovery>"
+        value_of = self._quota_of(local) if local in _QUOTA else _DAV.get(local)
+        if value_of is None:
+            return lambda _entry, _locks, _dead: None
+        begin, end = f"<D:{local}>", f"</D:{local}>"
+
+        def write(entry: Entry, _locks: Sequence[Lock], _dead: Mapping[str, str]) -> str | None:
+            text = value_of(entry)
+            return None if text is None else f"{begin}{text}{end}"
+
+        return write
+
+    def _quota_of(self, local: str) -> Callable[[Entry], str | None]:
+        return lambda entry: self._quota(local) if entry.kind is EntryKind.FOLDER else None
 
     def _discovery(self, locks: Sequence[Lock]) -> str:
         return lock_discovery(locks, share=self._share) if locks else ""
@@ -238,7 +252,7 @@ def _created(entry: Entry) -> int:
 
 _DAV: Final[Mapping[str, Callable[[Entry], str | None]]] = {
     "resourcetype": lambda entry: "<D:collection/>" if entry.kind is EntryKind.FOLDER else "",
-    "getcontentlength": lambda entry: str(entry.size),
+    "getcontentlength": lambda entry: None if entry.kind is EntryKind.FOLDER else str(entry.size),
     "getlastmodified": lambda entry: http_date(entry.mtime_ns // _BILLION),
     "creationdate": lambda entry: iso_date(_created(entry)),
     "displayname": lambda entry: escaped(entry.name),

@@ -97,6 +97,7 @@ class Answer:
         self._asked: Final = asked
         self._share: Final = share
         self._properties: Final = properties
+        self._writers: Final = [(name, properties.writer(name)) for name in asked.names]
         self._tree: Final = tree
 
     def pieces(self, entry: Entry, pages: Iterator[Sequence[Entry]] | None) -> Iterator[bytes]:
@@ -138,8 +139,8 @@ class Answer:
     def _named(self, entry: Entry, locks: Sequence[Lock], dead: Mapping[str, str]) -> tuple[str, str]:
         found: list[str] = []
         missing: list[str] = []
-        for name in self._asked.names:
-            text = self._properties.one(name, entry, locks, dead)
+        for name, write in self._writers:
+            text = write(entry, locks, dead)
             if text is None:
                 missing.append(empty_element(name))
             else:

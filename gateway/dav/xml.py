@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
 from defusedxml import DefusedXmlException
@@ -48,7 +48,8 @@ def parsed_body(request: Request) -> Element | None:
         return None
     try:
         root: Element = xml_tools.etree.fromstring(data)
-    except (ParseError, DefusedXmlException, ValueError, LookupError):
+    # Whichever parser it is: each has a ParseError of its own, and all of them are SyntaxErrors.
+    except (SyntaxError, DefusedXmlException, ValueError, LookupError):
         raise DAVError(HTTPStatus.BAD_REQUEST, "The body is no XML that can be understood.") from None
     _check_depth(root)
     return root
