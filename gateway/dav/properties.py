@@ -64,7 +64,8 @@ def etag_of(entry: Entry) -> str | None:
             return _compact(entry.image.checksum)
         return f'"{entry.image.status}:{entry.image.id}:{entry.size}"'
     if entry.staged is not None:
-        return f'"{entry.key}:{entry.staged.mtime_ns}"'
+        # Each upload to a path makes a file of its own.
+        return f'"{entry.key}"'
     return None
 
 
