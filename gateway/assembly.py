@@ -26,11 +26,12 @@ def make_metrics(config: GatewayConfig) -> Metrics:
 
 def make_application(core: Assembly, *, metrics: Metrics) -> Application:
     """Give the application over a core, as the core's configuration says."""
+    health = Health(registry=core.registry, stores=core.stores)
     return Application(
         rest=RestDoor(images=core.images, uploads=metrics.upload),
         authenticator=make_authenticator(core.config.auth),
-        health=Health(registry=core.registry, stores=core.stores),
-        metrics=MetricsPage(metrics=metrics, registry=core.registry),
+        health=health,
+        metrics=MetricsPage(metrics=metrics, registry=core.registry, health=health),
         public_url=core.config.gateway.public_url,
     )
 

@@ -72,6 +72,12 @@ _MOUNT: Final = (
     Figure(key="mount-memory", what="mount: memory with 100,000 listed, 100 open", unit="MiB", at_most=150),
 )
 
+_STORES: Final = (
+    Figure(key="swift-upload", what="Swift store: 512 MiB in", unit="MB/s", peer="swift upload", ratio=0.9),
+    Figure(key="swift-download", what="Swift store: 512 MiB out", unit="MB/s", peer="swift download", ratio=0.9),
+    Figure(key="swift-mount", what="Swift store: 512 MiB read through a mount", unit="MB/s", peer="swift download"),
+)
+
 FIGURES: Final = (
     Figure(key="get", what="GET of 1 GiB", unit="MB/s", peer="nginx", ratio=0.9),
     Figure(key="get-4", what="GET of 1 GiB, 4 at a time", unit="MB/s", peer="nginx", ratio=0.9),
@@ -106,6 +112,7 @@ FIGURES: Final = (
     Figure(key="idle", what="memory when idle, one worker", unit="MiB", at_most=60),
     Figure(key="busy", what="memory at its highest during these transfers, each worker", unit="MiB", at_most=100),
     *_MOUNT,
+    *_STORES,
 )
 
 
