@@ -8,8 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := glancefs gateway mount_helpers tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
-# pyfuse3 comes as source; it is built with what requirements-build.lock put into the environment, not with what pip would choose.
-PINNED = $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pyfuse3 --requirement $(1)
+# pyfuse3 and WsgiDAV come as source, built with what requirements-build.lock put there, not with what pip would choose.
+PINNED = $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pyfuse3,wsgidav --requirement $(1)
 
 # What pyfuse3 is built with, and what mounts for users who are not root.
 MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
@@ -22,7 +22,9 @@ BENCH_PACKAGES := apache2-utils bindfs eatmydata wrk
 # The peers of the benchmarks are unpacked here, not installed, so that no web server starts on this machine.
 BENCH_PEERS := .cache/nginx/.unpacked .cache/apache/.unpacked
 
-# The Swift that the tests start lives in an environment of its own, since it pins what we do not.
+# The Keystone that the tests start lives in an environment of its own, since it pins what we do not.
+KEYSTONE := .cache/keystone
+# And so does their Swift.
 SWIFT := .cache/swift
 
 # $(call apt,PACKAGES): install Debian packages as root or through sudo; one plain sentence where that cannot be.
@@ -43,7 +45,7 @@ help: ## list the targets
 setup: $(VENV)/.run ## make .venv with what running takes
 	@echo 'Ready: "make run" serves images.'
 
-setup-test: $(VENV)/.test $(SWIFT)/.made test-packages ## add what the tests take
+setup-test: $(VENV)/.test $(KEYSTONE)/.made $(SWIFT)/.made test-packages ## add what the tests take
 
 run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs, and show them as files in MOUNT, ~/glancefs
 	@mkdir -p "$(DATA)" "$(MOUNT)"; trap stopped=yes INT TERM HUP; \
@@ -85,6 +87,7 @@ lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of e
 	        --output-file requirements-test.lock && \
 	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --constraint requirements-test.lock --output-file requirements.lock && \
 	    $$compile --group build --constraint requirements-test.lock --output-file requirements-build.lock && \
+	    $$compile --group keystone-server --output-file requirements-keystone.lock && \
 	    $$compile --group swift-server --output-file requirements-swift.lock
 
 clean: ## remove everything that was made here
@@ -108,6 +111,12 @@ $(VENV)/.test: requirements-test.lock $(VENV)/.run
 	@echo "Installing the packages of requirements-test.lock into $(VENV)"
 	@$(call PINNED,requirements-test.lock)
 	@touch $@
+
+# Without it the tests on Keystone are skipped by name.
+$(KEYSTONE)/.made: requirements-keystone.lock | $(BIN)/python
+	@echo "Installing the packages of requirements-keystone.lock into $(KEYSTONE)"
+	@{ $(BIN)/python -m venv --clear $(KEYSTONE) && $(KEYSTONE)/bin/python -m pip --disable-pip-version-check -qq install \
+	    --require-hashes --only-binary :all: --requirement $< && touch $@; } || [ "$$CI" != true ]
 
 # Without it the tests on Swift are skipped by name.
 $(SWIFT)/.made: requirements-swift.lock | $(BIN)/python

@@ -278,9 +278,10 @@ class FileStore:
 
     def _copy_bytes(self, claim: _Claim, source: int, size: int) -> None:
         # What is allocated of a sparse file is less than its size, and no more is needed.
-        upload = _Upload(descriptor=claim.descriptor, size=min(size, os.fstat(source).st_blocks * 512))
+        needed = min(size, os.fstat(source).st_blocks * 512)
+        upload = _Upload(descriptor=claim.descriptor, size=needed)
         try:
-            self._make_room(upload)
+            self._make_room(upload, has_holes=needed < size)
             copy_extents(source, claim.descriptor, partial(self._wrote, upload))
         finally:
             with self._uploads_lock:
@@ -307,10 +308,13 @@ class FileStore:
         finally:
             os.close(descriptor)
 
-    def _make_room(self, upload: _Upload) -> None:
-        """Make sure of room for all that is expected; where the file system can't, by counting what was promised."""
+    def _make_room(self, upload: _Upload, *, has_holes: bool = False) -> None:
+        """Make sure of room for all that is expected; where the file system can't, by counting what was promised.
+
+        Room that is set aside would fill holes.
+        """
         with self._border("making room"):
-            if upload.size >= _ALLOCATE_FROM and self._disk.allocate(upload.descriptor, upload.size):
+            if not has_holes and upload.size >= _ALLOCATE_FROM and self._disk.allocate(upload.descriptor, upload.size):
                 return
             if not upload.size:
                 return

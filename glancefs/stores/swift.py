@@ -15,7 +15,6 @@ Threading: may be used by many threads; each call leases a connection of its own
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -116,10 +115,10 @@ class SwiftEngine:
         return "parts"
 
     def put_part(self, name: str, token: str, number: int, data: memoryview) -> Part:
-        """Keep one part; the cluster refuses it where its MD5 is not ours."""
+        """Keep one part; see `ObjectEngine`."""
         del token
-        self._put(_part(name, f"{number:06}"), data)
-        return Part(number=number, size=len(data), etag=_md5(data))
+        etag = self._put(_part(name, f"{number:06}"), data)
+        return Part(number=number, size=len(data), etag=etag)
 
     def finish(self, name: str, token: str, parts: Sequence[Part]) -> None:
         """Make a static large object, of lists of parts where there are too many for one."""
@@ -223,27 +222,30 @@ class SwiftEngine:
         *,
         headers: Mapping[str, str] | None = None,
         is_list: bool = False,
-    ) -> None:
-        # What a list's ETag is, the cluster makes of its parts' ones.
-        etag = None if is_list else _md5(data)
+    ) -> str:
+        """Keep an object, and give the MD5 that it has here and there."""
 
-        def work(url: str, token: str, *, http_conn: Connection) -> object:
-            return swift.put_object(
+        def work(url: str, token: str, *, http_conn: Connection) -> str:
+            reader = PieceReader(data)
+            etag = swift.put_object(
                 url,
                 token,
                 self._container,
                 name,
-                contents=PieceReader(data) if data else b"",
+                contents=reader if data else b"",
                 content_length=len(data),
                 content_type="application/octet-stream",
-                etag=etag,
                 headers=headers,
                 query_string="multipart-manifest=put" if is_list else None,
                 http_conn=http_conn,
             )
+            # What a list's ETag is, the cluster makes of its parts' ones.
+            if not is_list and etag != reader.md5():
+                raise Transient("it did not get what was sent", name)
+            return reader.md5()
 
         try:
-            self._access.call(work)
+            return self._access.call(work)
         except Absent as error:
             raise Refused("its container is gone", error) from error
 
@@ -332,7 +334,3 @@ def _listed(entry: Mapping[str, Any], headers: Mapping[str, str]) -> Found:
     now = parsedate_to_datetime(headers["date"])
     age = max(0.0, (now - modified).total_seconds())
     return Found(name=entry["name"], size=entry["bytes"], modified=entry["last_modified"], age=age)
-
-
-def _md5(data: bytes | memoryview) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -10,7 +10,7 @@ Threading: may be used by many threads; a connection belongs to whom it is lent.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -78,12 +78,12 @@ class Credentials:
     version: str
     """``1``, or ``3`` for Keystone."""
     user: str | None = None
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     project: str | None = None
     domain: str = "Default"
     """The Keystone domain of both user and project."""
     application_id: str | None = None
-    application_secret: str | None = None
+    application_secret: str | None = field(default=None, repr=False)
 
     def plugin(self) -> BaseIdentityPlugin:
         """Give what logs in so."""

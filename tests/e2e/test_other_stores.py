@@ -144,6 +144,7 @@ def test_a_swift_that_dies_is_a_503_and_nothing_else_suffers(fragile: Swift, pro
     assert node.ask("HEAD", path).status == 200
     health = node.ask("GET", "/healthcheck")
     assert (health.status, "store swift" in health.body.decode()) == (503, True)
+    assert 'glancefs_store_up{store="swift"} 0.0' in node.ask("GET", "/metrics").body.decode()
     elsewhere = node.ask("POST", "/images/", META | {"x-image-meta-store": "file"}, content).image
     assert node.ask("GET", f"/images/{elsewhere['id']}").body == content
     fragile.start_proxy()

@@ -19,6 +19,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GRUB = Path("/usr/lib/grub-rescue/grub-rescue-cdrom.iso")
+KEYSTONE = ROOT / ".cache/keystone/bin/python"
+"""The interpreter of an environment that holds a whole Keystone."""
 SWIFT = ROOT / ".cache" / "swift"
 NETBOOT = Path("/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64")
 
@@ -90,6 +92,9 @@ CAPABILITIES = registered(
         Capability(name="git", present=lambda: git("rev-parse") is not None, source="a git work tree"),
         Capability(name="gvfs", present=_gvfs_works, source="Debian packages gvfs-backends, libglib2.0-bin and dbus"),
         _command("litmus", "litmus"),
+        Capability(
+            name="keystone", present=KEYSTONE.is_file, source="requirements-keystone.lock, by `make setup-test`"
+        ),
         Capability(
             name="netboot",
             present=lambda: (NETBOOT / "linux").is_file() and (NETBOOT / "initrd.gz").is_file(),
