@@ -36,11 +36,12 @@ def make_application(core: Assembly, *, metrics: Metrics) -> Application:
             takes_anonymous=core.config.gateway.dav_anonymous,
             uploads=metrics.upload,
         )
+    health = Health(registry=core.registry, stores=core.stores)
     return Application(
         rest=RestDoor(images=core.images, uploads=metrics.upload),
         authenticator=authenticator,
-        health=Health(registry=core.registry, stores=core.stores),
-        metrics=MetricsPage(metrics=metrics, registry=core.registry),
+        health=health,
+        metrics=MetricsPage(metrics=metrics, registry=core.registry, health=health),
         public_url=core.config.gateway.public_url,
         dav=dav,
     )

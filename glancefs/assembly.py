@@ -10,7 +10,7 @@ Threading: an assembly is made once per process, after any fork, and then shared
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,6 @@ from typing import Final, Self
 from glancefs.config import Config
 from glancefs.context import LOCAL_USER, RequestContext
 from glancefs.dead_properties import DeadProperties
-from glancefs.errors import ConfigError
 from glancefs.folders import Folders
 from glancefs.images import Images, utc_now
 from glancefs.locks import Locks
@@ -28,8 +27,8 @@ from glancefs.registries.base import Registry
 from glancefs.registries.sql import SqlRegistry
 from glancefs.staging import SharedArea, Staging, sweep_shared, sweep_staged
 from glancefs.stores.base import Store, Swept
-from glancefs.stores.file import FileStore
 from glancefs.stores.owner import Owner
+from glancefs.storing import make_stores
 from glancefs.sweep import sweep
 from glancefs.tree import ImageTree
 from glancefs.tree.begun import Begun
@@ -41,8 +40,6 @@ STAGED: Final = "staged"
 
 SHARED: Final = "shared"
 """The folder of files that are not yet images, of the doors whose requests come to any process."""
-
-_FILE: Final = "file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +64,8 @@ class Assembly:
 
     def close(self) -> None:
         """Let go of connections and threads; may be called twice."""
+        for store in self.stores.values():
+            store.close()
         self.registry.close()
 
 
@@ -76,16 +75,12 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
     Raises ConfigError for what can't be put together, SchemaTooNew for a database of a later version,
     RegistryUnavailable and StoreUnavailable when they don't answer.
     """
-    if config.default_store != _FILE:
-        message = f"default_store is {config.default_store!r}, which is not configured; there is {_FILE}."
-        raise ConfigError(message)
     registry = SqlRegistry(url=config.registry, migrate=migrate)
     try:
-        owner = _owner(registry, store=_FILE)
+        stores = make_stores(config.stores, owners=_owners(registry, config.stores.configured()))
     except BaseException:
         registry.close()
         raise
-    stores: dict[str, Store] = {_FILE: FileStore(path=config.stores.file.path, owner=owner)}
     return Assembly(
         config=config,
         registry=registry,
@@ -104,9 +99,11 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
     )
 
 
-def _owner(registry: Registry, *, store: str) -> Owner:
-    held = [entry for entry in registry.holdings() if entry.store == store and entry.status is ImageStatus.AVAILABLE]
-    return Owner(registry=registry.identity(), has_images=any(entry.images for entry in held))
+def _owners(registry: Registry, stores: Iterable[str]) -> Mapping[str, Owner]:
+    available = [entry for entry in registry.holdings() if entry.status is ImageStatus.AVAILABLE]
+    held = {entry.store for entry in available if entry.images}
+    identity = registry.identity()
+    return {store: Owner(registry=identity, has_images=store in held) for store in stores}
 
 
 def assemble_tree(

@@ -23,7 +23,6 @@ from typing import Final, Literal
 from glancefs.context import RequestContext
 from glancefs.errors import (
     Conflict,
-    DataMissing,
     Duplicate,
     Forbidden,
     GlancefsError,
@@ -37,14 +36,15 @@ from glancefs.errors import (
     WrongStatus,
 )
 from glancefs.keeping import keep, keep_copy
-from glancefs.localfile import LocalFile, give_back
+from glancefs.localfile import LocalFile, claim_for, give_back
 from glancefs.measure import check_size_allowed, declared_size
 from glancefs.model import Image, ImageChanges, ImageStatus, Location, NewImage
-from glancefs.reader import ImageReader
+from glancefs.paths import path_of
+from glancefs.reader import ImageReader, open_reader
 from glancefs.registries.base import ImageQuery, Registry, Superseded
-from glancefs.registries.locks import Presented
+from glancefs.registries.locks import Presented, Touched
 from glancefs.rules import begun, check_may_add, check_may_say, check_unprotected, in_status, may_change, may_see
-from glancefs.stores.base import Source, Space, Store, Stored
+from glancefs.stores.base import Source, Space, Store, Stored, has_real_files
 
 _log = logging.getLogger(__name__)
 
@@ -121,16 +121,17 @@ class Images:
 
     def open_image(self, image: Image) -> ImageReader:
         """Open the data of an image that `get` or `find` gave to this caller. Raises as `open` does."""
-        if image.status is not ImageStatus.AVAILABLE or image.location is None:
-            message = f"Image {image.id!r} has no data: its status is {image.status}."
-            raise ImageNotFound(message)
-        try:
-            return ImageReader(image=image, location=image.location, store=self._store_of(image.location))
-        except DataMissing:
-            # Deleted between the look at the row and this: not damage.
-            if self._registry.get(image.id).status is ImageStatus.DELETED:
-                raise ImageNotFound.by_id(image.id) from None
-            raise
+        return open_reader(image, registry=self._registry, store_of=self._store_of)
+
+    def allocated(self, image: Image) -> int:
+        """Give the bytes that the data of an available image take on a local disk; its size where they are elsewhere.
+
+        Raises DataMissing, StoreUnavailable, and ImageNotFound for an image without data.
+        """
+        if image.location is None:
+            raise ImageNotFound(f"Image {image.id!r} has no data: its status is {image.status}.")
+        store = self._store_of(image.location)
+        return store.allocated(image.location) if has_real_files(store) else image.size
 
     # ---- adding
 
@@ -162,18 +163,13 @@ class Images:
         store = self._check_new(context, new)
         self._replaceable(context, replacing)
         size = declared_size(new.size, size, most=self._max_upload)
-        with store.claim() as key:
+        if replacing is None and not isinstance(source, LocalFile):
+            whose = new.owner or context.user
+            touched = Touched(path=path_of(new.name), guarding=whose, is_bound=True)
+            self._registry.locks.check([touched], self._presented(context))
+        with claim_for(source, store) as key:
             stored = keep(store, key, source, size=size, checksum=new.checksum, most=self._max_upload)
-            image = self._image(context, new, store=store.scheme, size=stored.size)
-            image = replace(image, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
-            try:
-                return self._add_row(context, image, replacing)
-            except BaseException as error:
-                give_back(source)
-                # Any other failure may have come after the commit: a sweep knows, this place does not.
-                if isinstance(error, (Conflict, Forbidden)):
-                    store.delete(stored.location)
-                raise
+            return self._add_stored(context, new, stored, replacing, source=source)
 
     def copy(self, context: RequestContext, image_id: str, new: NewImage, *, replacing: str | None = None) -> Image:
         """Add an image with the data and the dead properties of another, which the caller may see.
@@ -188,20 +184,13 @@ class Images:
             queued = self._image(context, new, store=store.scheme, size=image.size)
             return self._add_row(context, queued, replacing, copied_from=image.id)
         if image.location is None or image.status is not ImageStatus.AVAILABLE:
-            message = f"Image {image_id!r} has no data: its status is {image.status}."
-            raise WrongStatus(message)
+            raise WrongStatus(f"Image {image_id!r} has no data: its status is {image.status}.")
         store = self._check_new(context, new)
         self._replaceable(context, replacing)
         check_size_allowed(image.size, most=self._max_upload)
         with store.claim() as key:
             stored = keep_copy(store, key, image, image.location, self._store_of(image.location))
-            copied = self._image(context, new, store=store.scheme, size=stored.size)
-            copied = replace(copied, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
-            try:
-                return self._add_row(context, copied, replacing, copied_from=image.id)
-            except (Conflict, Forbidden):
-                store.delete(stored.location)
-                raise
+            return self._add_stored(context, new, stored, replacing, copied_from=image.id)
 
     def upload(
         self,
@@ -222,14 +211,12 @@ class Images:
         image = self._changeable(context, image_id)
         check_may_say(context, changes)
         if image.status is ImageStatus.AVAILABLE:
-            message = f"Image {image_id!r} has its data, and data never change; add a new image instead."
-            raise ImmutableImage(message)
+            raise ImmutableImage(f"Image {image_id!r} has its data, and data never change; add a new image instead.")
         if image.status is not ImageStatus.QUEUED:
-            message = f"Image {image_id!r} takes no data: its status is {image.status}."
-            raise WrongStatus(message)
+            raise WrongStatus(f"Image {image_id!r} takes no data: its status is {image.status}.")
         size = declared_size(None if isinstance(source, LocalFile) else image.size or None, size, most=self._max_upload)
         store = self._store_named(image.store)
-        with store.claim() as key:
+        with claim_for(source, store) as key:
             location = Location(store=store.scheme, key=key)
             self._registry.replace(
                 in_status(image, ImageStatus.SAVING, location=location),
@@ -241,11 +228,7 @@ class Images:
             except BaseException:
                 self._give_back(image, location)
                 raise
-            try:
-                return self._publish(context, store, image_id, stored, changes=changes, source=source)
-            except BaseException:
-                give_back(source)
-                raise
+            return self._publish(store, image_id, stored, changes, source)
 
     # ---- changing
 
@@ -289,8 +272,7 @@ class Images:
         """Say anew how large the data of a queued image will be. Raises WrongStatus, and as `update` does."""
         image = self._changeable(context, image_id)
         if image.status is not ImageStatus.QUEUED:
-            message = f"Image {image_id!r} is not waiting for data: its status is {image.status}."
-            raise WrongStatus(message)
+            raise WrongStatus(f"Image {image_id!r} is not waiting for data: its status is {image.status}.")
         check_size_allowed(size, most=self._max_upload)
         declared = replace(image, size=size, updated_at=self._now_after(image))
         return self._registry.replace(declared, expected_revision=image.revision, presented=self._presented(context))
@@ -326,12 +308,10 @@ class Images:
 
     def _changeable(self, context: RequestContext, image_id: str) -> Image:
         if context.user is None:
-            message = "Only a known user may change images: log in."
-            raise NotAuthenticated(message)
+            raise NotAuthenticated("Only a known user may change images: log in.")
         image = self.get(context, image_id)
         if not may_change(context, image):
-            message = f"Image {image_id!r} belongs to somebody else."
-            raise Forbidden(message)
+            raise Forbidden(f"Image {image_id!r} belongs to somebody else.")
         return image
 
     def _replaceable(self, context: RequestContext, image_id: str | None) -> Image | None:
@@ -371,6 +351,27 @@ class Images:
             return added
         raise _stale(replacing or image.id)
 
+    def _add_stored(
+        self,
+        context: RequestContext,
+        new: NewImage,
+        stored: Stored,
+        replacing: str | None,
+        *,
+        source: Source | None = None,
+        copied_from: str | None = None,
+    ) -> Image:
+        image = self._image(context, new, store=stored.location.store, size=stored.size)
+        image = replace(image, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
+        try:
+            return self._add_row(context, image, replacing, copied_from=copied_from)
+        except BaseException as error:
+            give_back(source)
+            # Any other failure may have come after the commit: a sweep knows, this place does not.
+            if isinstance(error, (Conflict, Forbidden)):
+                self._store_of(stored.location).delete(stored.location)
+            raise
+
     def _check_new(self, context: RequestContext, new: NewImage) -> Store:
         check_may_add(context, new)
         store = self._store_named(new.store or self._default_store)
@@ -383,8 +384,7 @@ class Images:
             self._registry.get(image_id)
         except ImageNotFound:
             return
-        message = f"The id {image_id!r} is taken."
-        raise Duplicate(message)
+        raise Duplicate(f"The id {image_id!r} is taken.")
 
     def _page(self, context: RequestContext, query: ImageQuery) -> Sequence[Image]:
         return self._registry.find(replace(query, viewer=context.user, sees_all=context.is_admin))
@@ -395,23 +395,20 @@ class Images:
                 return
         except ImageNotFound:
             pass
-        message = f"The marker {marker!r} is not the id of an image."
-        raise InvalidQuery(message)
+        raise InvalidQuery(f"The marker {marker!r} is not the id of an image.")
 
     # ---- the steps
 
     def _store_named(self, name: str) -> Store:
         store = self._stores.get(name)
         if store is None:
-            message = f"There is no store {name!r} here; there are {', '.join(sorted(self._stores))}."
-            raise UnsupportedStore(message)
+            raise UnsupportedStore(f"There is no store {name!r} here; there are {', '.join(sorted(self._stores))}.")
         return store
 
     def _store_of(self, location: Location) -> Store:
         store = self._stores.get(location.store)
         if store is None:
-            message = f"The store {location.store!r}, which holds the data, is not configured here."
-            raise StoreUnavailable(message)
+            raise StoreUnavailable(f"The store {location.store!r}, which holds the data, is not configured here.")
         return store
 
     def _image(self, context: RequestContext, new: NewImage, *, store: str, size: int) -> Image:
@@ -421,14 +418,7 @@ class Images:
         return begun(new, id=image_id, owner=owner, is_public=is_public, store=store, size=size, now=self._clock())
 
     def _publish(
-        self,
-        context: RequestContext,
-        store: Store,
-        image_id: str,
-        stored: Stored,
-        *,
-        changes: ImageChanges | None,
-        source: Source,
+        self, store: Store, image_id: str, stored: Stored, changes: ImageChanges | None, source: Source
     ) -> Image:
         """Turn ``saving`` into ``available``, over whatever metadata others changed meanwhile."""
         for _ in range(_MOST_ATTEMPTS):
@@ -449,9 +439,8 @@ class Images:
                 checksum=stored.checksum,
             )
             try:
-                return self._registry.replace(
-                    available, expected_revision=image.revision, presented=self._presented(context)
-                )
+                # A lock that came meanwhile came when the image was being written already.
+                return self._registry.replace(available, expected_revision=image.revision)
             except StaleImage:
                 continue
         self._give_back(self._registry.get(image_id), stored.location)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from glancefs.errors import ChecksumMismatch, DataMissing
 from glancefs.localfile import LocalFile
-from glancefs.measure import MeasuredSource, check_size_allowed
+from glancefs.measure import MeasuredSource, check_checksum, check_size_allowed
 from glancefs.model import Image, Location
-from glancefs.stores.base import Source, Store, Stored
+from glancefs.stores.base import AdoptingStore, Source, Store, Stored, copies_data
 
 
 def keep(store: Store, key: str, source: Source, *, size: int | None, checksum: str | None, most: int | None) -> Stored:
@@ -23,6 +23,9 @@ def keep(store: Store, key: str, source: Source, *, size: int | None, checksum: 
     """
     if isinstance(source, LocalFile) and source.can_be_adopted(store):
         return _adopt(store, key, source, checksum=checksum, most=most)
+    if isinstance(source, LocalFile):
+        # What was hashed while it was written is what is to arrive.
+        checksum = checksum or source.checksum
     measured = MeasuredSource(source, size=size, most=most)
     stored = store.add(key, measured, size=size)
     _check_checksum(store, stored, checksum)
@@ -34,7 +37,7 @@ def keep_copy(store: Store, key: str, image: Image, location: Location, source: 
 
     Raises DataMissing where the data are gone or not those of the image, StoreFull, StoreUnavailable.
     """
-    if store is source and store.capabilities.copies_data and image.checksum is not None:
+    if store is source and copies_data(store) and image.checksum is not None:
         stored = store.copy(key, location, checksum=image.checksum)
     else:
         with source.open(location) as data:
@@ -47,20 +50,15 @@ def keep_copy(store: Store, key: str, image: Image, location: Location, source: 
     return stored
 
 
-def _adopt(store: Store, key: str, file: LocalFile, *, checksum: str | None, most: int | None) -> Stored:
+def _adopt(store: AdoptingStore, key: str, file: LocalFile, *, checksum: str | None, most: int | None) -> Stored:
     check_size_allowed(file.size, most=most)
-    if checksum is not None and file.checksum != checksum:
-        message = f"The data have the checksum {file.checksum}, not {checksum}."
-        raise ChecksumMismatch(message)
-    try:
-        return store.adopt(key, file.path, checksum=file.checksum)
-    except BaseException:
-        file.give_back()
-        raise
+    check_checksum(file.checksum, checksum)
+    return store.adopt(key, store.staging_folder / key, checksum=file.checksum)
 
 
 def _check_checksum(store: Store, stored: Stored, checksum: str | None) -> None:
-    if checksum is not None and stored.checksum != checksum:
+    try:
+        check_checksum(stored.checksum, checksum)
+    except ChecksumMismatch:
         store.delete(stored.location)
-        message = f"The data have the checksum {stored.checksum}, not {checksum}."
-        raise ChecksumMismatch(message)
+        raise

@@ -10,7 +10,7 @@ Threading: thread-safe, as the registry is.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -81,9 +81,12 @@ class Locks:
         """Give the locks on paths below a folder; see `LockRegistry.below`."""
         return self._registry.locks.below(path, guarding=guarding, now=self._clock())
 
-    def check(self, context: RequestContext, touched: Touched) -> None:
-        """Raise Locked if a change of the caller's would meet a lock whose token they do not submit."""
-        self._registry.locks.check(touched, self._presented(context))
+    def check(self, context: RequestContext, touched: Collection[Touched]) -> bool:
+        """Raise Locked if a change of the caller's would meet a lock whose token they do not submit.
+
+        Gives whether there are any locks at all.
+        """
+        return self._registry.locks.check(touched, self._presented(context))
 
     def forget(self, context: RequestContext, path: str, *, guarding: str | None) -> None:
         """Remove the locks of what is removed from a path; see `LockRegistry.forget`. Raises Locked."""

@@ -9,7 +9,7 @@ Threading: a source belongs to one upload.
 
 from __future__ import annotations
 
-from glancefs.errors import SizeMismatch, UploadTooLarge
+from glancefs.errors import ChecksumMismatch, SizeMismatch, UploadTooLarge
 from glancefs.stores.base import Source
 
 
@@ -50,3 +50,10 @@ def declared_size(*sizes: int | None, most: int | None) -> int | None:
     size = said.pop() if said else None
     check_size_allowed(size or 0, most=most)
     return size
+
+
+def check_checksum(found: str, declared: str | None) -> None:
+    """Raise ChecksumMismatch where another one was declared (None: none was)."""
+    if declared not in {None, found}:
+        message = f"The data have the checksum {found}, not {declared}."
+        raise ChecksumMismatch(message)

@@ -28,6 +28,8 @@ from glancefs.errors import Locked, NotFound, PathNotFound
 from glancefs.paths import join, split
 from glancefs.tree import Entry, EntryKind
 
+_CONDITIONS: Final = ("if-match", "if-none-match", "if-unmodified-since")
+
 
 class Call:
     """A request to the share; a context manager that lets go of the tree."""
@@ -39,6 +41,7 @@ class Call:
         self.target: Final = self.share.requested(request.environ)
         self.path: Final = self.target.path
         self.ifs: Final = parsed_if(request.header("if"))
+        self._is_conditional: Final = bool(self.ifs) or any(request.header(name) is not None for name in _CONDITIONS)
         self.context: Final = replace(request.context, lock_tokens=submitted_tokens(self.ifs))
         self.tree: Final = trees.of(self.context, public_url=request.base_url)
 
@@ -81,6 +84,8 @@ class Call:
 
     def check(self, entry: Entry | None) -> None:
         """Raise DAVError (412) unless what the request asks of the present state holds."""
+        if not self._is_conditional:
+            return
         check_if(self.ifs, self._state)
         if entry is None:
             failed = self.request.header("if-match") is not None

@@ -308,6 +308,9 @@ class _Streamed:
 
     def close(self) -> None:
         """Let go of the tree."""
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
         self._close()
 
 

@@ -17,7 +17,7 @@ Threading: every method may be called from many threads at once, and from many p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
@@ -115,11 +115,12 @@ class LockRegistry(Protocol):
         """Give the locks on paths below a folder, not on itself, ordered by path; ``guarding`` as for `covering`."""
         ...
 
-    def check(self, touched: Touched, presented: Presented) -> None:
+    def check(self, touched: Collection[Touched], presented: Presented) -> bool:
         """Raise Locked if a change would meet a lock that is not unlocked by what is presented.
 
-        Of shared locks that hold for one path, one token is enough. Costs the reading of one row while there are no
-        locks. For refusing early: the change itself is held against locks once more, in its transaction.
+        Of shared locks that hold for one path, one token is enough. Gives whether there are any locks at all; costs the
+        reading of one row while there are none. For refusing early: the change itself is held against locks once more,
+        in its transaction.
         """
         ...
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files and folders as a store needs them: what Linux can do and Python's ``os`` cannot, and what refusals mean.
 
-Answers for room set aside in advance, writing back early, making folders durably, walking what is in them, and the
+Answers for room set aside in advance, writing back early, locks, making folders durably and walking them, and the
 translation of operating system errors. Does not know keys, claims or images.
 
 Threading: nothing here changes once it is made; the calls let go of the interpreter's lock while they wait.
@@ -124,7 +124,7 @@ class Tally:
 
 
 def try_lock(descriptor: int, kind: int) -> bool:
-    """Take a lock if it can be had at once; closing the descriptor gives it back."""
+    """Take a lock of this kind (flock(2)) if it can be had at once; closing the descriptor gives it back."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

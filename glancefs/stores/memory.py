@@ -149,3 +149,6 @@ class MemoryStore:
             return None
         with self._lock:
             return Space(total=self._capacity, free=max(0, self._capacity - self._used()))
+
+    def close(self) -> None:
+        """Do nothing: there are neither connections nor threads."""

@@ -98,7 +98,18 @@ class Locking:
         """Raise Locked where a file can't be written, for a lock, so that nobody sends data in vain."""
         if self._locks is not None:
             root, guards = (path, self._context.user) if image is None else (self._own_path(path, image), image.owner)
-            self._locks.check(self._context, Touched(path=root, guarding=guards, is_bound=is_bound))
+            self._locks.check(self._context, [Touched(path=root, guarding=guards, is_bound=is_bound)])
+
+    def check_move(self, old: str, new: str, image: Image | None) -> bool:
+        """Raise Locked where a file that no registry knows can't move onto what is there, for a lock.
+
+        Gives whether there are locks, which then have to be forgotten.
+        """
+        if self._locks is None:
+            return False
+        touched = [Touched(path=old, guarding=self._context.user, is_bound=True)] if not is_reserved(old) else []
+        there = (new, self._context.user) if image is None else (self._own_path(new, image), image.owner)
+        return self._locks.check(self._context, [*touched, Touched(path=there[0], guarding=there[1], is_bound=True)])
 
     def check_all(self, path: str) -> None:
         """Raise Locked where something can't be removed, with all below it, or added, for a lock."""
@@ -108,7 +119,7 @@ class Locking:
         self.check(path, None if entry is None else entry.image, is_bound=True)
         if entry is not None and entry.kind is EntryKind.FOLDER and self._locks is not None:
             guards = None if self._context.is_admin else self._context.user
-            self._locks.check(self._context, Touched(path=path, guarding=guards, is_bound=True, is_deep=True))
+            self._locks.check(self._context, [Touched(path=path, guarding=guards, is_bound=True, is_deep=True)])
 
     def forget(self, path: str) -> None:
         """Remove the locks on a path where something was that no registry knows. Raises Locked."""

@@ -145,9 +145,7 @@ class Moving:
         if replaced is not None:
             self._check_replaceable(replaced)
         staged, moved = entry.staged, None
-        if staged is not None:
-            self._locking.check(entry.path, is_bound=True)
-            self._locking.check(new, replaced, is_bound=True)
+        has_locks = staged is not None and self._locking.check_move(entry.path, new, replaced)
         if staged is None:
             moved = self._move_image(self._changeable(entry), new, replaced)
         elif is_reserved(entry.path) or (is_dot(entry.path) and not is_dot(new) and not is_broken_off(staged)):
@@ -159,7 +157,7 @@ class Moving:
             self._move_staged(staged, new, replaced, target)
         if target is not None and target.staged is not None and target.staged is not staged:
             self._writing.discard(target.staged)
-        if staged is not None:
+        if has_locks:
             self._locking.forget(entry.path)
         return moved
 

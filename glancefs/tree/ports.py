@@ -40,6 +40,10 @@ class TreeImages(Protocol):
         """Open the data of an image."""
         ...
 
+    def allocated(self, image: Image) -> int:
+        """Give the bytes that an image's data take on a local disk."""
+        ...
+
     def create(self, context: RequestContext, new: NewImage, *, replacing: str | None = None) -> Image:
         """Add an image without data."""
         ...
@@ -211,8 +215,8 @@ class TreeLocks(Protocol):
         """Give the locks on paths below a folder."""
         ...
 
-    def check(self, context: RequestContext, touched: Touched) -> None:
-        """Raise Locked if a change would meet a lock."""
+    def check(self, context: RequestContext, touched: Collection[Touched]) -> bool:
+        """Raise Locked if a change would meet a lock; give whether there are any locks."""
         ...
 
     def forget(self, context: RequestContext, path: str, *, guarding: str | None) -> None:

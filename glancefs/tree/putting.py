@@ -47,10 +47,14 @@ class Put:
 
 
 class Incoming:
-    """Data on their way in, and what is said of them; their first bytes can be looked at before they are taken."""
+    """Data on their way in, and what is said of them; their first bytes can be looked at before they are taken.
 
-    def __init__(self, source: Source, *, said: Said) -> None:
+    ``at_end`` is called when all of them were taken; what it raises keeps them from being kept.
+    """
+
+    def __init__(self, source: Source, *, said: Said, at_end: Callable[[], None]) -> None:
         self._source: Final = source
+        self._at_end: Final = at_end
         self._head = b""
         self._position = 0
         self.said: Final = said
@@ -77,7 +81,10 @@ class Incoming:
             buffer[:count] = self._head[self._position : self._position + count]
             self._position += count
             return count
-        return self._source.readinto(buffer)
+        count = self._source.readinto(buffer)
+        if not count and len(buffer):
+            self._at_end()
+        return count
 
 
 class Putting:
@@ -122,7 +129,7 @@ class Putting:
             self._check_replaceable(entry)
         self._locking.check(path, None if entry is None else entry.image, is_bound=entry is None)
         check_size_allowed(size or 0, most=self._max_upload)
-        incoming = Incoming(source, said=said)
+        incoming = Incoming(source, said=said, at_end=lambda: check(self._looking.find(path)))
         if (entry is None and is_dot(path)) or (entry is not None and entry.staged is not None):
             return Put(entry=self._stage(path, incoming, size, entry), is_new=entry is None)
         self._check_room(size)

@@ -63,9 +63,10 @@ class SharedTree(ImageTree):
 
         It goes straight into the store, but a dot-file is staged; one without a byte is a queued image, and one onto a
         queued image is its data. ``check`` is called with what is there (None: nothing) before anything is read, and
-        whatever can be refused before is. Raises what ``check`` and ``source`` raise, SizeMismatch, ChecksumMismatch,
-        PathNotFound and NotAFolder for its folder, IsAFolder, Forbidden, ProtectedImage, NotAuthenticated, WrongStatus,
-        StoreFull, UploadTooLarge; then everything is as it was.
+        once more when all is: an upload takes long. Whatever can be refused before the first byte is. Raises what
+        ``check`` and ``source`` raise, SizeMismatch, ChecksumMismatch, PathNotFound and NotAFolder for its folder,
+        IsAFolder, Forbidden, ProtectedImage, NotAuthenticated, WrongStatus, StoreFull, UploadTooLarge; then everything
+        is as it was.
         """
         return self._putting.put(path, source, size=size, said=said or Said(), checksum=checksum, check=check)
 

@@ -30,14 +30,11 @@ from glancefs.staging import StagedUpload
 from glancefs.stores.base import Space
 from glancefs.tree import attributes
 from glancefs.tree.begun import Begun
-from glancefs.tree.copying import Copied, Copying
+from glancefs.tree.copying import Copied
 from glancefs.tree.entries import MTIME, Entry, EntryKind, image_key, mtime_text, staged_entry
-from glancefs.tree.locking import Locking
-from glancefs.tree.looking import Looking, check_not_reserved
-from glancefs.tree.moving import Moving
+from glancefs.tree.looking import check_not_reserved
 from glancefs.tree.ports import StagingArea, TreeDeadProperties, TreeFolders, TreeImages, TreeLocks
-from glancefs.tree.special import Special
-from glancefs.tree.writing import Writing
+from glancefs.tree.rooms import make_rooms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,51 +95,24 @@ class ImageTree:
         self._is_public: Final = is_public
         self._public_url: Final = public_url
         self._begun: Final = begun or Begun()
-        overlay = self._begun.overlay
-        self._looking: Final = Looking(
-            images=images, folders=folders, overlay=overlay, context=context, since=self._begun.since
-        )
-        self._locking: Final = Locking(
-            locks=locks, dead_properties=dead_properties, folders=folders, looking=self._looking, context=context
-        )
-        self._writing: Final = Writing(
+        rooms = make_rooms(
             images=images,
             folders=folders,
             staging=staging,
-            begun=self._begun,
-            looking=self._looking,
-            locking=self._locking,
             context=context,
+            documents=documents,
+            locks=locks,
+            dead_properties=dead_properties,
             is_public=is_public,
-        )
-        self._special: Final = Special(
-            images=images,
-            folders=folders,
-            overlay=overlay,
-            context=context,
-            documents={"errors": self._begun.error_text, **documents},
-            path_of_image=self._looking.path_of_image,
             public_url=public_url,
-            since=self._begun.since,
+            begun=self._begun,
         )
-        self._moving: Final = Moving(
-            images=images,
-            folders=folders,
-            overlay=overlay,
-            looking=self._looking,
-            writing=self._writing,
-            locking=self._locking,
-            context=context,
-        )
-        self._copying: Final = Copying(
-            images=images,
-            folders=folders,
-            looking=self._looking,
-            writing=self._writing,
-            locking=self._locking,
-            context=context,
-            is_public=is_public,
-        )
+        self._looking: Final = rooms.looking
+        self._locking: Final = rooms.locking
+        self._writing: Final = rooms.writing
+        self._special: Final = rooms.special
+        self._moving: Final = rooms.moving
+        self._copying: Final = rooms.copying
 
     def presenting(self, lock_tokens: Collection[str]) -> ImageTree:
         """Give the same tree, staged files included, for a request that submits tokens of locks (RFC 4918, section 7).
@@ -211,10 +181,7 @@ class ImageTree:
         """
         if entry.staged is not None:
             return entry.staged.allocated()
-        if entry.kind is not EntryKind.IMAGE:
-            return 0
-        with self.open(entry) as reader:
-            return reader.allocated()
+        return self._images.allocated(entry.image) if entry.image and entry.kind is EntryKind.IMAGE else 0
 
     def space(self) -> Space | None:
         """Tell the room in the store that new images go to. Raises StoreUnavailable."""
@@ -222,13 +189,13 @@ class ImageTree:
 
     # ---- writing
 
-    def create(self, path: str, *, exclusive: bool = False) -> StagedUpload:  # noqa: ARG002 - both are refused alike
+    def create(self, path: str, *, has_folder: bool = False) -> StagedUpload:
         """Begin a file at a path where there is none; it is seen there on this mount at once.
 
-        Raises PathTaken, PathNotFound and NotAFolder for its folder, Forbidden below ``.glance``, NotAuthenticated,
-        StoreFull.
+        ``has_folder`` says that its folder was there a moment ago, and need not be looked for. Raises PathTaken;
+        PathNotFound and NotAFolder for its folder; Forbidden below ``.glance``, NotAuthenticated, StoreFull.
         """
-        return self._writing.create(path)
+        return self._writing.create(path, has_folder=has_folder)
 
     def stage(self, entry: Entry, *, truncate: bool = False) -> StagedUpload:
         """Open what is there for writing; what is given is seen at the path on this mount at once.

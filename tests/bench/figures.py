@@ -118,6 +118,12 @@ _DAV: Final = (
     *_beside("dav-look", "WebDAV: PROPFIND of one file, 8 clients", "/s", stock=2),
 )
 
+_STORES: Final = (
+    Figure(key="swift-upload", what="Swift store: 512 MiB in", unit="MB/s", peer="swift upload", ratio=0.9),
+    Figure(key="swift-download", what="Swift store: 512 MiB out", unit="MB/s", peer="swift download", ratio=0.9),
+    Figure(key="swift-mount", what="Swift store: 512 MiB read through a mount", unit="MB/s", peer="swift download"),
+)
+
 FIGURES: Final = (
     Figure(key="get", what="GET of 1 GiB", unit="MB/s", peer="nginx", ratio=0.9),
     Figure(key="get-4", what="GET of 1 GiB, 4 at a time", unit="MB/s", peer="nginx", ratio=0.9),
@@ -153,6 +159,7 @@ FIGURES: Final = (
     Figure(key="busy", what="memory at its highest during these transfers, each worker", unit="MiB", at_most=100),
     *_MOUNT,
     *_DAV,
+    *_STORES,
 )
 
 

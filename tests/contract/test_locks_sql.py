@@ -27,6 +27,18 @@ class TestSqlLocks(LockContract):
         return SqlRegistry(url=registry_url(folder), migrate=True)
 
 
+class TestSqlLocksWhenThereAreMany(LockContract):
+    """As above, but every question goes to the database."""
+
+    @staticmethod
+    def open(folder: Path) -> Registry:
+        return SqlRegistry(url=registry_url(folder), migrate=True)
+
+    @pytest.fixture(autouse=True)
+    def look_through_none_in_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("glancefs.registries.sql_locks._FEW", -1)
+
+
 class TestSqlDeadProperties(DeadPropertyContract):
     @staticmethod
     def open(folder: Path) -> Registry:
@@ -78,9 +90,8 @@ def test_locks_are_found_by_an_index(registry: SqlRegistry) -> None:
     event.listen(registry._database._engine, "before_cursor_execute", explain)
     registry.locks.covering("a/b/c", guarding="ann", now=NOON)
     registry.locks.below("a", guarding="ann", now=NOON)
-    registry.locks.check(
-        promises.Touched(path="a", guarding="ann", is_deep=True), by(user="bob", at=NOON.replace(year=2030))
-    )
+    deep = promises.Touched(path="a", guarding="ann", is_deep=True)
+    registry.locks.check([deep], by(at=NOON.replace(year=2030)))
     registry.close()
     assert plans
     assert [plan for plan in plans if plan.startswith("SCAN")] == []

@@ -126,6 +126,19 @@ def test_if_none_match_keeps_from_overwriting(dav: Dav, folder: str) -> None:
     assert dav.read(f"{folder}/f") == b"one"
 
 
+@pytest.mark.parametrize("name", ["f", ".f"])
+def test_who_overtakes_an_upload_is_not_overwritten_by_it(dav: Dav, folder: str, name: str) -> None:
+    etag = dav.put(f"{folder}/{name}", b"first").headers["etag"]
+    for said, path in ((f"If-Match: {etag}", name), ("If-None-Match: *", f"{name}.new")):
+        with dav.connect() as client:
+            client.send(request(f"PUT /dav{folder}/{path}", "Content-Length: 4", "Expect: 100-continue", said))
+            assert client.answer().status == 100
+            dav.put(f"{folder}/{path}", b"overtook")
+            client.send(b"late")
+            assert client.answer().status == 412
+        assert dav.read(f"{folder}/{path}") == b"overtook"
+
+
 def test_a_tagged_if_is_held_against_the_resource_that_it_names(dav: Dav, folder: str) -> None:
     etag = dav.put(f"{folder}/f").headers["etag"]
     url = f"{dav.url}{folder}/f"

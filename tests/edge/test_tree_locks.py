@@ -23,7 +23,9 @@ from glancefs.errors import (
     PathNotFound,
 )
 from glancefs.locks import MOST_SECONDS
-from glancefs.model import ImageChanges
+from glancefs.model import ImageChanges, ImageStatus, ImageType, NewImage
+from glancefs.stores.base import Swept
+from glancefs.sweep import sweep
 from glancefs.tree import ImageTree
 from tests.support.trees import ADMIN, ALICE, BOB, Core, give, names, put, put_staged, read
 
@@ -249,14 +251,14 @@ def test_what_can_not_be_locked_is_refused(core: Core, tree: ImageTree) -> None:
             tree.lock(path)
     with pytest.raises(NotAuthenticated):
         core.tree(RequestContext()).lock("x")
-    assert tree.locks_below("") == []
+    assert not tree.locks_below("")
 
 
 def test_one_users_locks_are_nothing_to_another(core: Core, tree: ImageTree) -> None:
     put(tree, "a")
     tree.lock("a", is_deep=True)
     bob = core.tree(BOB)
-    assert bob.locks_on("a") == bob.locks_below("") == []
+    assert (list(bob.locks_on("a")), list(bob.locks_below(""))) == ([], [])
     put(bob, "a", b"bob's")
     bob.lock("a")
     bob.presenting([]).copy("a", "b")
@@ -321,6 +323,47 @@ def test_an_upload_into_a_locked_image_is_refused_and_the_image_waits_on(core: C
     assert core.images.get(ALICE, queued.id) == queued
     put(tree.presenting([lock.token]), "a", b"data")
     assert read(tree, "a") == b"data"
+
+
+class Meanwhile:
+    """A source during which something else happens, before its first byte."""
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        self._do = do
+        self._is_over = False
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        if self._is_over:
+            return 0
+        self._do()
+        self._is_over = True
+        buffer[:4] = b"data"
+        return 4
+
+
+def test_what_is_locked_asks_for_no_byte(core: Core, tree: ImageTree) -> None:
+    queued = core.post("a/queued", None)
+    tree.lock("a", is_deep=True)
+
+    def fail() -> None:
+        raise AssertionError("the data were asked for")
+
+    with pytest.raises(Locked):
+        core.images.add(ALICE, NewImage(name="a/b", type=ImageType.RAW), Meanwhile(fail))
+    with pytest.raises(Locked):
+        core.images.upload(ALICE, queued.id, Meanwhile(fail))
+    assert core.images.get(ALICE, queued.id) == queued
+
+
+def test_a_lock_that_comes_during_an_upload_finds_it_begun_or_refuses_it(core: Core, tree: ImageTree) -> None:
+    queued = core.post("queued", None)
+    uploaded = core.images.upload(ALICE, queued.id, Meanwhile(lambda: tree.lock("queued")))
+    assert (uploaded.status, read(tree, "queued")) == (ImageStatus.AVAILABLE, b"data")
+    # What is to be new at a path was not there when that was locked.
+    with pytest.raises(Locked):
+        core.images.add(ALICE, NewImage(name="new", type=ImageType.RAW), Meanwhile(lambda: tree.lock("new")))
+    assert names(tree) == ["queued"]
+    assert sweep(registry=core.registry, stores={"file": core.store}) == Swept()
 
 
 # Dead properties
