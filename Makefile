@@ -8,22 +8,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := glancefs gateway mount_helpers tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
-# pyfuse3 comes as source; it is built with what requirements-build.lock put into the environment, not with what pip would choose.
-PINNED = $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pyfuse3 --requirement $(1)
+# pyfuse3 and WsgiDAV come as source, built with what requirements-build.lock put there, not with what pip would choose.
+PINNED = $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pyfuse3,wsgidav --requirement $(1)
 
 # What pyfuse3 is built with, and what mounts for users who are not root.
 MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
-TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git grub-rescue-pc mariadb-server-core openssl \
-    qemu-system-x86 qemu-utils rsync stress-ng vim-tiny xorriso
+TEST_PACKAGES := attr btrfs-progs cadaver curl davfs2 dbus debian-installer-12-netboot-amd64 fio git grub-rescue-pc \
+    gvfs-backends libglib2.0-bin litmus mariadb-server-core openssl qemu-system-x86 qemu-utils rclone rsync \
+    stress-ng vim-tiny xfsprogs xorriso
 # PostgreSQL's server is unpacked here, not installed, so that none starts on this machine; these are what it is linked to.
 POSTGRESQL := .cache/postgresql/usr/lib/postgresql/15/bin/postgres
 POSTGRESQL_PACKAGES := libgssapi-krb5-2 libicu72 libldap-2.5-0 libpq5 libxml2
 # What the benchmarks use besides: generators of load, and a way to switch syncing off.
-BENCH_PACKAGES := apache2-utils bindfs eatmydata rclone wrk
-# The peer of the benchmarks is unpacked here, not installed, so that no web server starts on this machine.
-BENCH_PEER := .cache/nginx/usr/sbin/nginx
+BENCH_PACKAGES := apache2-utils bindfs eatmydata wrk
+# The peers of the benchmarks are unpacked here, not installed, so that no web server starts on this machine.
+BENCH_PEERS := .cache/nginx/.unpacked .cache/apache/.unpacked
+
+# The Keystone that the tests start lives in an environment of its own, since it pins what we do not.
+KEYSTONE := .cache/keystone
+# And so does their Swift.
+SWIFT := .cache/swift
 
 # $(call apt,PACKAGES): install Debian packages as root or through sudo; one plain sentence where that cannot be.
 apt = { command -v apt-get >/dev/null || { echo "Please install $(1): this machine has no apt-get." >&2; false; }; } && \
@@ -43,7 +49,7 @@ help: ## list the targets
 setup: $(VENV)/.run ## make .venv with what running takes
 	@echo 'Ready: "make run" serves images.'
 
-setup-test: $(VENV)/.test test-packages ## add what the tests take
+setup-test: $(VENV)/.test $(KEYSTONE)/.made $(SWIFT)/.made test-packages ## add what the tests take
 
 run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs, and show them as files in MOUNT, ~/glancefs
 	@mkdir -p "$(DATA)" "$(MOUNT)"; trap stopped=yes INT TERM HUP; \
@@ -59,7 +65,7 @@ run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs,
 	while kill -0 $$server 2>/dev/null; do wait $$server; status=$$?; done; [ "$$stopped" ] || exit $$status
 
 test: lint ## lint, then run the tests: make test ARGS="tests/unit -x"
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto $(ARGS)
 
 lint: setup-test ## ruff, mypy and the import contracts
 	@mkdir -p .cache
@@ -71,7 +77,7 @@ lint: setup-test ## ruff, mypy and the import contracts
 format: setup-test ## fix what ruff can fix
 	@$(BIN)/ruff check --fix --quiet $(CODE); $(BIN)/ruff format $(CODE)
 
-bench: setup-test bench-packages $(BENCH_PEER) ## measure speed beside real peers
+bench: setup-test bench-packages $(BENCH_PEERS) ## measure speed beside real peers
 	@$(BIN)/pytest -m bench -s $(ARGS) tests/bench
 
 soak: setup-test ## run the tests that take minutes
@@ -81,9 +87,12 @@ lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of e
 	@$(PIP) install uv
 	@compile="$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate $(ARGS)"; \
-	    $$compile pyproject.toml --extra mount --extra postgresql --extra mariadb --extra test --group build --output-file requirements-test.lock && \
-	    $$compile pyproject.toml --extra mount --constraint requirements-test.lock --output-file requirements.lock && \
-	    $$compile --group build --constraint requirements-test.lock --output-file requirements-build.lock
+	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --extra postgresql --extra mariadb --extra test --group build \
+	        --output-file requirements-test.lock && \
+	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --constraint requirements-test.lock --output-file requirements.lock && \
+	    $$compile --group build --constraint requirements-test.lock --output-file requirements-build.lock && \
+	    $$compile --group keystone-server --output-file requirements-keystone.lock && \
+	    $$compile --group swift-server --output-file requirements-swift.lock
 
 clean: ## remove everything that was made here
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
@@ -106,6 +115,18 @@ $(VENV)/.test: requirements-test.lock $(VENV)/.run
 	@echo "Installing the packages of requirements-test.lock into $(VENV)"
 	@$(call PINNED,requirements-test.lock)
 	@touch $@
+
+# Without it the tests on Keystone are skipped by name.
+$(KEYSTONE)/.made: requirements-keystone.lock | $(BIN)/python
+	@echo "Installing the packages of requirements-keystone.lock into $(KEYSTONE)"
+	@{ $(BIN)/python -m venv --clear $(KEYSTONE) && $(KEYSTONE)/bin/python -m pip --disable-pip-version-check -qq install \
+	    --require-hashes --only-binary :all: --requirement $< && touch $@; } || [ "$$CI" != true ]
+
+# Without it the tests on Swift are skipped by name.
+$(SWIFT)/.made: requirements-swift.lock | $(BIN)/python
+	@echo "Installing the packages of requirements-swift.lock into $(SWIFT)"
+	@{ $(BIN)/python -m venv --clear $(SWIFT) && $(SWIFT)/bin/python -m pip --disable-pip-version-check -qq install \
+	    --require-hashes --only-binary :all: --requirement $< && touch $@; } || [ "$$CI" != true ]
 
 mount-packages:
 	@{ pkg-config --exists fuse3 && command -v gcc && command -v fusermount3 && \
@@ -130,5 +151,8 @@ $(POSTGRESQL):
 bench-packages:
 	@$(call install-missing,$(BENCH_PACKAGES))
 
-$(BENCH_PEER):
-	@mkdir -p .cache/nginx && cd .cache/nginx && apt-get download -qq nginx 2>/dev/null && dpkg-deb -x nginx_*.deb .
+.cache/nginx/.unpacked: PACKAGES := nginx libnginx-mod-http-dav-ext
+.cache/apache/.unpacked: PACKAGES := apache2-bin
+$(BENCH_PEERS):
+	@mkdir -p $(@D) && cd $(@D) && apt-get download -qq $(PACKAGES) 2>/dev/null && \
+	    for package in *.deb; do dpkg-deb -x $$package . || exit; done && touch $(@F)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from gateway.application import ROUTES, Application
 from gateway.auth import Authenticator, HtpasswdAuth, NoAuth
+from gateway.dav.door import DavDoor
 from gateway.health import Health
 from gateway.metrics import Metrics, MetricsPage
 from gateway.passwords import PasswordFile, RememberedPasswords
 from gateway.rest.door import RestDoor
-from glancefs.assembly import Assembly
+from glancefs.assembly import Assembly, Trees
 from glancefs.config import AuthConfig, GatewayConfig
 
 
@@ -26,12 +27,23 @@ def make_metrics(config: GatewayConfig) -> Metrics:
 
 def make_application(core: Assembly, *, metrics: Metrics) -> Application:
     """Give the application over a core, as the core's configuration says."""
+    authenticator = make_authenticator(core.config.auth)
+    dav = None
+    if core.config.gateway.dav:
+        dav = DavDoor(
+            trees=Trees(core),
+            challenge=authenticator.challenge,
+            takes_anonymous=core.config.gateway.dav_anonymous,
+            uploads=metrics.upload,
+        )
+    health = Health(registry=core.registry, stores=core.stores)
     return Application(
         rest=RestDoor(images=core.images, uploads=metrics.upload),
-        authenticator=make_authenticator(core.config.auth),
-        health=Health(registry=core.registry, stores=core.stores),
-        metrics=MetricsPage(metrics=metrics, registry=core.registry),
+        authenticator=authenticator,
+        health=health,
+        metrics=MetricsPage(metrics=metrics, registry=core.registry, health=health),
         public_url=core.config.gateway.public_url,
+        dav=dav,
     )
 
 

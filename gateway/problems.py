@@ -36,6 +36,7 @@ STATUSES: Final[Mapping[type[errors.GlancefsError], int]] = MappingProxyType(
         errors.Forbidden: 403,
         errors.NotFound: 404,
         errors.Conflict: 409,
+        errors.Locked: 423,
         errors.HeadersTooLarge: 431,
         errors.StoreFull: 507,
         errors.DataMissing: 500,

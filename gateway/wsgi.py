@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
@@ -25,6 +26,10 @@ ROUTE_KEY: Final = "glancefs.route"
 """Where in the environ the application leaves the name of the route, for the access log and the metrics."""
 USER_KEY: Final = "glancefs.user"
 """Where in the environ the application leaves the name of who asks, for the access log."""
+CONTEXT_KEY: Final = "glancefs.context"
+"""Where in the environ a mounted door finds who asks."""
+BASE_URL_KEY: Final = "glancefs.base_url"
+"""Where in the environ a mounted door finds what the URIs in answers begin with."""
 HEADERS_KEY: Final = "glancefs.header_fields"
 """Where in the environ the server leaves the headers as they came: pairs of name and value in bytes.
 
@@ -34,6 +39,11 @@ WSGI itself joins repeated headers, so it can't tell two from one that holds a c
 STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 _MOST_PARAMETERS: Final = 1000
+
+
+@lru_cache(maxsize=256)
+def _key(name: str) -> str:
+    return "HTTP_" + name.upper().replace("-", "_")
 
 
 class Request:
@@ -57,7 +67,7 @@ class Request:
 
     def header(self, name: str) -> str | None:
         """Give a header by its lower-case name, its bytes as Latin-1; None where there is none."""
-        value: str | None = self.environ.get("HTTP_" + name.upper().replace("-", "_"))
+        value: str | None = self.environ.get(_key(name))
         return value
 
     @property

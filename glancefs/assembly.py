@@ -9,29 +9,37 @@ Threading: an assembly is made once per process, after any fork, and then shared
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from glancefs.config import Config
 from glancefs.context import LOCAL_USER, RequestContext
-from glancefs.errors import ConfigError
+from glancefs.dead_properties import DeadProperties
 from glancefs.folders import Folders
 from glancefs.images import Images, utc_now
+from glancefs.locks import Locks
 from glancefs.model import ImageStatus
 from glancefs.registries.base import Registry
 from glancefs.registries.sql import SqlRegistry
-from glancefs.staging import Staging
-from glancefs.stores.base import Store
-from glancefs.stores.file import FileStore
+from glancefs.staging import SharedArea, Staging, sweep_shared, sweep_staged
+from glancefs.stores.base import Store, Swept
 from glancefs.stores.owner import Owner
+from glancefs.storing import make_stores
+from glancefs.sweep import sweep
 from glancefs.tree import ImageTree
+from glancefs.tree.begun import Begun
+from glancefs.tree.share import SharedTree
+from glancefs.tree.shared import SharedOverlay
 
 STAGED: Final = "staged"
 """The folder of files that are not yet images, beside the uploads of the store that they are for."""
 
-_FILE: Final = "file"
+SHARED: Final = "shared"
+"""The folder of files that are not yet images, of the doors whose requests come to any process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +51,8 @@ class Assembly:
     stores: Mapping[str, Store]
     images: Images
     folders: Folders
+    locks: Locks
+    dead_properties: DeadProperties
 
     def __enter__(self) -> Self:
         return self
@@ -54,6 +64,8 @@ class Assembly:
 
     def close(self) -> None:
         """Let go of connections and threads; may be called twice."""
+        for store in self.stores.values():
+            store.close()
         self.registry.close()
 
 
@@ -63,16 +75,12 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
     Raises ConfigError for what can't be put together, SchemaTooNew for a database of a later version,
     RegistryUnavailable and StoreUnavailable when they don't answer.
     """
-    if config.default_store != _FILE:
-        message = f"default_store is {config.default_store!r}, which is not configured; there is {_FILE}."
-        raise ConfigError(message)
     registry = SqlRegistry(url=config.registry, migrate=migrate)
     try:
-        owner = _owner(registry, store=_FILE)
+        stores = make_stores(config.stores, owners=_owners(registry, config.stores.configured()))
     except BaseException:
         registry.close()
         raise
-    stores: dict[str, Store] = {_FILE: FileStore(path=config.stores.file.path, owner=owner)}
     return Assembly(
         config=config,
         registry=registry,
@@ -86,12 +94,16 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
             max_upload=config.gateway.max_upload,
         ),
         folders=Folders(registry=registry, clock=utc_now),
+        locks=Locks(registry=registry, clock=utc_now),
+        dead_properties=DeadProperties(registry=registry, clock=utc_now),
     )
 
 
-def _owner(registry: Registry, *, store: str) -> Owner:
-    held = [entry for entry in registry.holdings() if entry.store == store and entry.status is ImageStatus.AVAILABLE]
-    return Owner(registry=registry.identity(), has_images=any(entry.images for entry in held))
+def _owners(registry: Registry, stores: Iterable[str]) -> Mapping[str, Owner]:
+    available = [entry for entry in registry.holdings() if entry.status is ImageStatus.AVAILABLE]
+    held = {entry.store for entry in available if entry.images}
+    identity = registry.identity()
+    return {store: Owner(registry=identity, has_images=store in held) for store in stores}
 
 
 def assemble_tree(
@@ -106,12 +118,12 @@ def assemble_tree(
     context = RequestContext(user=user, is_admin=user in config.auth.admins)
     if user is None:
         context = RequestContext(user=LOCAL_USER, is_admin=True)
-    store = core.stores[config.default_store]
-    folder = (store.staging_folder or config.data) / STAGED
-    staging = Staging(folder=folder, user=context.user, max_upload=config.gateway.max_upload)
+    staging = Staging(folder=_staged_folder(core), user=context.user, max_upload=config.gateway.max_upload)
     tree = ImageTree(
         images=core.images,
         folders=core.folders,
+        locks=core.locks,
+        dead_properties=core.dead_properties,
         staging=staging,
         context=context,
         documents=documents or {},
@@ -119,3 +131,53 @@ def assemble_tree(
     )
     tree.recover()
     return tree
+
+
+class Trees:
+    """Trees for a door whose requests are of many users: one for each request, made from what they share."""
+
+    def __init__(self, core: Assembly) -> None:
+        config = core.config
+        self._core: Final = core
+        self._max_upload: Final = config.gateway.max_upload
+        self._area: Final = SharedArea(folder=_shared_folder(core), max_upload=self._max_upload)
+        self._since: Final = time.time_ns()
+
+    def of(self, context: RequestContext, *, public_url: str) -> SharedTree:
+        """Give the tree of a caller; a context manager, to be left when the request is answered."""
+        files = self._area.of(context.user)
+        return SharedTree(
+            images=self._core.images,
+            folders=self._core.folders,
+            staging=files,
+            context=context,
+            documents={},
+            locks=self._core.locks,
+            dead_properties=self._core.dead_properties,
+            public_url=public_url,
+            max_upload=self._max_upload,
+            begun=Begun(overlay=SharedOverlay(files=files), since=self._since),
+        )
+
+    def close(self) -> None:
+        """Let go of threads."""
+        self._area.close()
+
+
+def clear_up(core: Assembly) -> Swept:
+    """Take back what dead processes left: uploads, data that no image names, and staged files that are old.
+
+    Safe beside living ones. Raises RegistryUnavailable, StoreUnavailable.
+    """
+    files, size = sweep_staged(_staged_folder(core))
+    shared, shared_size = sweep_shared(_shared_folder(core))
+    swept = sweep(registry=core.registry, stores=core.stores)
+    return replace(swept, staged=files + shared, size=swept.size + size + shared_size)
+
+
+def _staged_folder(core: Assembly) -> Path:
+    return (core.stores[core.config.default_store].staging_folder or core.config.data) / STAGED
+
+
+def _shared_folder(core: Assembly) -> Path:
+    return _staged_folder(core).with_name(SHARED)

@@ -24,9 +24,16 @@ from typing import Any, Final
 
 from glancefs import options as kinds
 from glancefs.errors import ConfigError
-from glancefs.options import Address, Kind
+from glancefs.options import PREFIX, Address, Option
+from glancefs.store_options import (
+    STORE_OPTIONS,
+    FileStoreConfig,
+    S3StoreConfig,
+    StoresConfig,
+    SwiftStoreConfig,
+    check_stores,
+)
 
-PREFIX: Final = "GLANCEFS_"
 DEFAULT: Final = "default"
 
 # What the client reads, where the file is, and what Kubernetes sets for a service called glancefs are no options.
@@ -44,6 +51,8 @@ class GatewayConfig:
     workers: int
     tls_cert: Path | None
     tls_key: Path | None
+    dav: bool
+    dav_anonymous: bool
     max_upload: int | None
     max_uploads: int
     max_downloads: int
@@ -61,20 +70,6 @@ class AuthConfig:
     mode: str
     htpasswd: Path
     admins: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileStoreConfig:
-    """Images as files of a local file system."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoresConfig:
-    """Where the bytes of images are kept."""
-
-    file: FileStoreConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,22 +94,6 @@ class Config:
         Reads neither a file nor the environment. Raises ConfigError.
         """
         return _assemble(_overrides(said or {}), data=data.absolute())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One option: what it may be, what it means, and what it is unless somebody says otherwise."""
-
-    key: str
-    kind: Kind
-    about: str
-    default: Any = None
-    """A value, or a function of the data folder."""
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that overrides it."""
-        return PREFIX + self.key.replace(".", "_").upper()
 
 
 OPTIONS: Final = (
@@ -160,6 +139,18 @@ OPTIONS: Final = (
         about="The certificate and its chain, PEM. With tls_key it makes the server speak HTTPS.",
     ),
     Option(key="gateway.tls_key", kind=kinds.PATH, about="The certificate's private key, PEM."),
+    Option(
+        key="gateway.dav",
+        kind=kinds.BOOLEAN,
+        default=True,
+        about="Whether the images are served as files over WebDAV, below /dav/.",
+    ),
+    Option(
+        key="gateway.dav_anonymous",
+        kind=kinds.BOOLEAN,
+        default=True,
+        about="Whether WebDAV shows what is public to those who don't log in; else it asks everybody to.",
+    ),
     Option(key="gateway.max_upload", kind=kinds.SIZE, about="The largest image that is taken; unset, any."),
     Option(
         key="gateway.max_uploads",
@@ -221,12 +212,7 @@ OPTIONS: Final = (
         default=(),
         about="Users who may see and change everybody's images.",
     ),
-    Option(
-        key="stores.file.path",
-        kind=kinds.PATH,
-        default=lambda data: data / "images",
-        about="The folder of the images' bytes.",
-    ),
+    *STORE_OPTIONS,
 )
 
 
@@ -448,7 +434,8 @@ def _value(option: Option, said: _Said) -> object:
             value = option.kind.parse(str(value))
         return option.kind.read(value, said.folder)
     except ValueError:
-        message = f"{said.origin}: {option.key} takes {option.kind.name}, not {_shown(said.value)}."
+        shown = "that" if option.kind is kinds.SECRET else _shown(said.value)
+        message = f"{said.origin}: {option.key} takes {option.kind.name}, not {shown}."
         raise ConfigError(message) from None
 
 
@@ -466,18 +453,18 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
         **{key: value for key, value in values.items() if "." not in key},
         gateway=GatewayConfig(**section("gateway.")),
         auth=AuthConfig(**section("auth.")),
-        stores=StoresConfig(file=FileStoreConfig(**section("stores.file."))),
+        stores=StoresConfig(
+            file=FileStoreConfig(**section("stores.file.")),
+            swift=SwiftStoreConfig(**section("stores.swift.")),
+            s3=S3StoreConfig(**section("stores.s3.")),
+        ),
         origins=MappingProxyType({option.key: origins.get(option.key, DEFAULT) for option in OPTIONS}),
     )
 
 
 def _check(config: Config) -> None:
     """Refuse what single values can't tell."""
-    stores = {option.key.split(".")[1] for option in OPTIONS if option.key.startswith("stores.")}
-    if config.default_store not in stores:
-        origin = config.origins["default_store"]
-        message = f"{origin}: default_store is {config.default_store!r}, but there is {', '.join(sorted(stores))} only."
-        raise ConfigError(message)
+    check_stores(config.stores, default_store=config.default_store, origins=config.origins)
     if (config.gateway.tls_cert is None) != (config.gateway.tls_key is None):
         given, wanted = ("tls_cert", "tls_key") if config.gateway.tls_cert else ("tls_key", "tls_cert")
         message = f"{config.origins[f'gateway.{given}']}: gateway.{given} needs gateway.{wanted} beside it."

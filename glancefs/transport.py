@@ -47,6 +47,7 @@ _BY_STATUS: Final[Mapping[int, type[errors.GlancefsError]]] = {
     409: errors.Conflict,
     412: errors.StaleImage,
     413: errors.UploadTooLarge,
+    423: errors.Locked,
     429: errors.Unavailable,
     431: errors.HeadersTooLarge,
     502: errors.Unavailable,

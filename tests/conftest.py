@@ -14,10 +14,13 @@ pytest_plugins = [
     "tests.support.logs",
     "tests.support.processes",
     "tests.support.images",
+    "tests.support.keystone",
     "tests.support.mounting",
     "tests.support.cli",
     "tests.support.databases",
     "tests.support.rest",
+    "tests.support.dav",
+    "tests.support.swift",
 ]
 
 # No test judges by the clock, so neither does Hypothesis; under CI the same code gives the same verdict every time.

@@ -19,7 +19,7 @@ import click
 from glancefs import __version__
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.sweeping import FirstSweep
-from glancefs.errors import ConfigError
+from glancefs.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
     from gateway.application import Application
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.metrics import Metrics
     from glancefs.assembly import Assembly
     from glancefs.config import Config, GatewayConfig
+    from glancefs.stores.base import Store
 
 _log = logging.getLogger(__name__)
 
@@ -80,10 +81,10 @@ class _Serving:
         # Before any fork: registry and stores are made once, and what is wrong with them is told once.
         with assemble(config, migrate=config.registry.startswith(_EMBEDDED)) as core:
             for store in core.stores.values():
-                with store.claim():
-                    pass
+                _try(store)
         self.metrics: Metrics = make_metrics(config.gateway)
         self._core: Assembly | None = None
+        self._application: Application | None = None
         self._sweep: FirstSweep | None = None
         # One byte for all processes: whoever gets it sweeps.
         self._turn, end = os.pipe()
@@ -100,14 +101,28 @@ class _Serving:
         if os.read(self._turn, 1):
             self._sweep = FirstSweep(core)
             self._sweep.begin()
-        return make_application(core, metrics=self.metrics)
+        self._application = make_application(core, metrics=self.metrics)
+        return self._application
 
     def stop(self) -> None:
         """Let go of what this process has."""
+        if self._application is not None:
+            self._application.close()
         if self._sweep is not None:
             self._sweep.stop()
         if self._core is not None:
             self._core.close()
+
+
+def _try(store: Store) -> None:
+    """See that a store takes images; one on other machines may start after us. Raises ConfigError, StoreUnavailable."""
+    try:
+        with store.claim():
+            pass
+    except StoreUnavailable as error:
+        if not store.capabilities.is_remote:
+            raise
+        _log.warning("Starting without the store %r, until it answers: %s", store.scheme, error)
 
 
 def _refuse_open_door(config: Config, *, is_insecure: bool) -> None:
@@ -146,7 +161,10 @@ def _announce(config: Config, url: str) -> None:
     public = config.gateway.public_url
     if public:
         lines.append(f"  known as {public}")
-    lines += [f"  images  {url}/images/", f"  v1      {url}/v1/", *_who(config)]
+    lines += [f"  images  {url}/images/", f"  v1      {url}/v1/"]
+    if config.gateway.dav:
+        lines.append(f"  dav     {url}/dav/")
+    lines += _who(config)
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 

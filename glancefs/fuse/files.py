@@ -22,6 +22,7 @@ from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.finality import Opener, opener_of
 from glancefs.fuse.handles import AnyHandle, ImageHandle, QueuedHandle, StagedHandle, TextHandle
 from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.fuse.mapping import FileMapping
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.replacing import Replacements
 from glancefs.fuse.staged import StagedFile, Writer
@@ -114,13 +115,13 @@ class OpenFiles:
             file.window.cut(0)
         return self._opened(self._writing(file, opener, flags))
 
-    async def create(self, path: str, flags: int, task: int) -> tuple[FileInfo, Inode]:
+    async def create(self, path: str, flags: int, task: int, *, has_folder: bool) -> tuple[FileInfo, Inode]:
         """Make a file and open it. Raises as `ImageTree.create` does."""
-        is_exclusive = bool(flags & os.O_EXCL)
         try:
-            upload, opener = await self._bridge.change(_create, self._tree, path, is_exclusive, task)
+            work = partial(_create, self._tree, path, task, has_folder=has_folder)
+            upload, opener = await self._bridge.change(work)
         except PathTaken:
-            if is_exclusive:
+            if flags & os.O_EXCL:
                 raise
             return await self._open_what_came_between(path, flags, task)
         file = self._publisher.file_of(upload, self._inode_for(upload, path))
@@ -160,7 +161,9 @@ class OpenFiles:
         except ImageNotFound:
             raise self._stale(inode) from None
         if reader.file is not None:
-            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, descriptor=reader.file.fileno())
+            descriptor = reader.file.fileno()
+            mapping = FileMapping.of(descriptor, reader.size)
+            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, descriptor=descriptor, mapping=mapping)
         else:
             stream = StreamWindow(bridge=self._bridge, read_at=reader.read_at)
             handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, stream=stream)
@@ -243,9 +246,9 @@ class OpenFiles:
         elif isinstance(handle, ImageHandle):
             # A close of a real file does not wait; that of a stream may.
             if handle.stream is None:
-                handle.reader.close()
+                handle.close()
             else:
-                await self._bridge.read(handle.reader.close)
+                await self._bridge.read(handle.close)
         handle.inode.uses -= 1
         self._inodes.free_if_unused(handle.inode)
 
@@ -261,7 +264,7 @@ class OpenFiles:
         await self._publisher.finish()
         for handle in self._handles.values():
             if isinstance(handle, ImageHandle):
-                handle.reader.close()
+                handle.close()
         self._handles.clear()
 
 
@@ -269,5 +272,5 @@ def _stage(tree: ImageTree, entry: Entry, task: int, *, truncate: bool) -> tuple
     return tree.stage(entry, truncate=truncate), opener_of(task)
 
 
-def _create(tree: ImageTree, path: str, exclusive: bool, task: int) -> tuple[StagedUpload, Opener]:  # noqa: FBT001 - carried over to a thread by place
-    return tree.create(path, exclusive=exclusive), opener_of(task)
+def _create(tree: ImageTree, path: str, task: int, *, has_folder: bool) -> tuple[StagedUpload, Opener]:
+    return tree.create(path, has_folder=has_folder), opener_of(task)

@@ -14,15 +14,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Lock
+from threading import Lock as ThreadLock
 from typing import Any, Final, Generic, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Connection, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
 from glancefs.errors import GlancefsError, RegistryUnavailable
 from glancefs.model import Image, ImageStatus
-from glancefs.registries.database import ConnectionLost, Contended, Database, OutcomeUnknown
-from glancefs.registries.schema import counters, holdings
+from glancefs.registries.database import ConnectionLost, Contended, Database, OutcomeUnknown, Ways
+from glancefs.registries.locks import Lock
+from glancefs.registries.schema import counters, holdings, locks
 
 _MOST: Final = 256
 """How many changes one transaction takes at the most."""
@@ -30,8 +31,9 @@ _MOST: Final = 256
 _ATTEMPTS: Final = 5
 """How often a transaction is tried that the database undoes or breaks off."""
 
-_COUNTERS: Final = select(counters.c.revision, counters.c.next_id).where(counters.c.id == 1).with_for_update()
+_COUNTERS: Final = select(counters).where(counters.c.id == 1).with_for_update()
 _COUNTED: Final = update(counters).where(counters.c.id == 1)
+_COUNT_LOCKS: Final = select(func.count()).select_from(locks)
 _HELD: Final = (
     update(holdings)
     .where(holdings.c.status == bindparam("of_status"), holdings.c.store == bindparam("of_store"))
@@ -55,12 +57,18 @@ Outcome = TypeVar("Outcome")
 class Transaction:
     """What changes are made in: the connection, and what is counted, which is written down before the commit."""
 
-    def __init__(self, connection: Connection, *, news: Sequence[ColumnElement[Any]] = ()) -> None:
+    def __init__(self, connection: Connection, *, ways: Ways, news: Sequence[ColumnElement[Any]] = ()) -> None:
         self.connection = connection
+        self.ways = ways
         self._news = news
         before = connection.execute(_COUNTERS).one()
         self._first_revision = self._revision = int(before.revision)
         self._next_id = int(before.next_id)
+        self.locks = int(before.locks or 0)
+        """How many rows there are in the table of locks; `count_locks` says how many there are now."""
+        self.known_locks: Sequence[Lock] | None = None
+        """All of them, where somebody has read them; None again once they change."""
+        self.has_dead_properties = bool(before.has_dead_properties)
         self._held: dict[tuple[str, str], tuple[int, int, int]] = {}
 
     def next_revision(self) -> int:
@@ -84,6 +92,18 @@ class Transaction:
             # Halves of sizes: the sum of whole ones may be larger than the database's numbers.
             high, low = high + images * (image.size >> 32), low + images * (image.size & 0xFFFFFFFF)
             self._held[kind] = counted + images, high, low
+
+    def count_locks(self) -> None:
+        """Count the locks anew: whoever adds or removes some calls this."""
+        self.known_locks = None
+        self.locks = int(self.connection.execute(_COUNT_LOCKS).scalar_one())
+        self.connection.execute(_COUNTED, {"locks": self.locks})
+
+    def note_dead_properties(self) -> None:
+        """Let everybody know that there are dead properties."""
+        if not self.has_dead_properties:
+            self.has_dead_properties = True
+            self.connection.execute(_COUNTED, {"has_dead_properties": True})
 
     def write_down(self) -> None:
         """Write what was counted, if anything changed."""
@@ -110,7 +130,7 @@ class _Job(Generic[Outcome]):
         self._change = change
         self._outcome: Outcome | None = None
         self._refusal: GlancefsError | None = None
-        self._news = Lock()
+        self._news = ThreadLock()
         self._news.acquire()
         self.error: Exception | None = RegistryUnavailable("The change was interrupted before it was made.")
         self.leads = False
@@ -145,7 +165,7 @@ class GroupCommit:
     def __init__(self, *, database: Database) -> None:
         self._database = database
         self._connection: Connection | None = None
-        self._lock = Lock()
+        self._lock = ThreadLock()
         self._waiting: deque[_Job[object]] = deque()
         self._led = False
         self._closed = False
@@ -252,7 +272,7 @@ class GroupCommit:
     def _transact(self, connection: Connection, batch: Sequence[_Job[object]]) -> None:
         committed = False
         try:
-            transaction = Transaction(connection, news=self._database.news())
+            transaction = Transaction(connection, ways=self._database.ways, news=self._database.news())
             for job in batch:
                 job.attempt(transaction)
             transaction.write_down()

@@ -52,6 +52,8 @@ class Ways:
     """``(a, b) > (1, 2)`` is looked up in an index."""
     needs_fence: bool
     """It chooses indexes by what it believes to know, unless the statement leaves it no choice."""
+    gives_texts: bool
+    """Its driver gives texts as they were kept."""
     leaps: bool
     """One statement can leap through an index from one folder to the next."""
 

@@ -184,6 +184,16 @@ def there_statement(shape: Shape, *, below: bool) -> CompoundSelect[Any]:
 
 
 @cache
+def before_statement(shape: Shape) -> CompoundSelect[Any]:
+    """Give a row where one of the looker's own images of the wanted name comes before a place."""
+    found = [
+        part.select(literal(1)).where(shape.is_named(), images.c.place < bindparam("before_place")).limit(1)
+        for part in shape.own()
+    ]
+    return union_all(*(select(one.subquery()) for one in found))
+
+
+@cache
 def leap_statements(shape: Shape) -> Sequence[Select[Any]]:
     """Give, for every range of paths, what finds the folders right below another."""
     return [_leaps(part) for part in shape.parts()]

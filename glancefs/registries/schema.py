@@ -20,7 +20,7 @@ from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, 
 
 from glancefs.registries.texts import Kept
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 """Every schema that this version knows, oldest first; the last one is the one that it works with."""
 
 SORTED_BY: Final = ("created_at", "updated_at", "name", "size", "id")
@@ -107,10 +107,46 @@ counters: Final = Table(
     Column("id", Integer, primary_key=True, autoincrement=False, comment="1: there is one row."),
     Column("revision", BigInteger, nullable=False, comment="The latest change. Every writer locks this row first."),
     Column("next_id", BigInteger, nullable=False, comment="The next identifier to generate."),
-    Column(
-        "identity", Kept(64), nullable=False, comment="What no other registry has: stores keep the data of one only."
-    ),
+    Column("identity", Kept(64), nullable=False, comment="What no other registry has: stores keep one's data only."),
+    Column("locks", BigInteger, comment="How many rows locks has; NULL: none ever. Spares every writer a look."),
+    Column("has_dead_properties", Boolean, comment="Whether there ever was one; NULL: none. Spares writers a look."),
     comment="What is counted. Reading it is how writers line up, so that revisions become visible in their order.",
+)
+
+locks: Final = Table(
+    "locks",
+    metadata,
+    Column("token", Kept(255), primary_key=True, comment="Never used twice."),
+    Column("path", Kept(4096), nullable=False, comment="Its path and a slash; empty for the root of the tree."),
+    Column("holder", Kept(255), nullable=False, comment="The user who may present the token."),
+    Column("guards", Kept(255), comment="Whose images and folders it guards; NULL: everybody's."),
+    Column("is_shared", Boolean, nullable=False, comment="Whether others may hold a shared one beside it."),
+    Column("is_deep", Boolean, nullable=False, comment="Whether it holds for everything below its path."),
+    Column("owner_xml", Kept(), nullable=False, comment="What the client said about its person."),
+    Column("created_at", BigInteger, nullable=False, comment="UTC, in seconds since the epoch."),
+    Column("expires_at", BigInteger, nullable=False, comment="From then on the row counts for nothing."),
+    comment="Write locks (RFC 4918). Whoever writes clears away those that have expired.",
+)
+
+image_dead_properties: Final = Table(
+    "image_dead_properties",
+    metadata,
+    Column("image_id", Kept(255), primary_key=True, comment="Of the image that has it."),
+    Column("digest", Kept(32), primary_key=True, comment="Of the name: as good as the name, and short."),
+    Column("name", Kept(), nullable=False, comment="In Clark's notation."),
+    Column("value", Kept(), nullable=False, comment="As it came."),
+    comment="What WebDAV clients keep beside images.",
+)
+
+folder_dead_properties: Final = Table(
+    "folder_dead_properties",
+    metadata,
+    Column("owner", Kept(255), primary_key=True, comment="Who set it, and sees it."),
+    Column("path", Kept(4096), primary_key=True, comment="The folder's path and a slash; empty for the root."),
+    Column("digest", Kept(32), primary_key=True, comment="Of the name: as good as the name, and short."),
+    Column("name", Kept(), nullable=False, comment="In Clark's notation."),
+    Column("value", Kept(), nullable=False, comment="As it came."),
+    comment="What WebDAV clients keep beside folders.",
 )
 
 holdings: Final = Table(
@@ -172,3 +208,5 @@ add_orders(images, kept_by={}, run=("folder", "name", "place"))
 
 Index("ix_folders_revision", folders.c.revision, unique=True)
 Index("ix_folders_path", folders.c.path)
+Index("ix_locks_path", locks.c.path)
+Index("ix_folder_dead_properties_path", folder_dead_properties.c.path)

@@ -70,8 +70,11 @@ def _tables() -> None:
     for table in schema.metadata.sorted_tables:
         if table is schema.images:
             _add_images()
-        elif table is schema.folders:
-            _add_folders()
+        elif table in {schema.folders, schema.folder_dead_properties}:
+            _add_keyed(table)
+        elif table is schema.locks:
+            # There are few, which are looked through; their paths are too long for an index.
+            _copied(table).indexes.clear()
         else:
             _copied(table)
 
@@ -98,14 +101,16 @@ def _add_images() -> None:
     schema.add_orders(images, kept_by=KEYS, run=("folder_key", "leaf", "place"))
 
 
-def _add_folders() -> None:
-    """Add the table without its primary key, in which paths are too long."""
-    columns = [Column(column.name, column.type, nullable=column.nullable) for column in schema.folders.c]
-    folders = Table("folders", metadata, *columns, **MYSQL)
-    folders.append_column(Column("path_key", RawKey(), key_computed(folders.c.path)))
-    Index("ix_folders_owner_path", folders.c.owner, folders.c.path_key, unique=True)
-    Index("ix_folders_revision", folders.c.revision, unique=True)
-    Index("ix_folders_path", folders.c.path_key)
+def _add_keyed(table: Table) -> None:
+    """Add a table without its primary key, in which paths are too long."""
+    columns = [Column(column.name, column.type, nullable=column.nullable) for column in table.c]
+    keyed = Table(table.name, metadata, *columns, **MYSQL)
+    keyed.append_column(Column("path_key", RawKey(), key_computed(keyed.c.path)))
+    unique = [keyed.c[KEYS.get(column.name, column.name)] for column in table.primary_key]
+    Index(f"ix_{table.name}_owner_path", *unique, unique=True)
+    if table is schema.folders:
+        Index("ix_folders_revision", keyed.c.revision, unique=True)
+        Index("ix_folders_path", keyed.c.path_key)
 
 
 _tables()

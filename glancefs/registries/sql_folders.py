@@ -50,15 +50,26 @@ from glancefs.registries.folder_statements import (
     there_statement,
 )
 from glancefs.registries.folders import Folder, FolderPage, Found, View
+from glancefs.registries.locks import Presented, Touched
 from glancefs.registries.rows import IMAGE_COLUMNS, folder_key, image_of, seconds
 from glancefs.registries.schema import folders, images
 from glancefs.registries.server_schema import key_column
+from glancefs.registries.sql_dead_properties import move_those_of_folders, remove_those_of_folder
+from glancefs.registries.sql_locks import check_unlocked, forget_locks
+from glancefs.registries.sql_pulse import fetched, pulse_of
 from glancefs.registries.texts import SHARED, Key
 
 _AT_ONCE: Final = 500
 """How many values go into one statement."""
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+
+_REMEMBERED: Final = 2048
+"""How many names' meanings are remembered until the next change."""
+
+_LONG: Final = 2048
+"""Of images with longer properties nothing is remembered, in characters."""
 
 
 class SqlFolders:
@@ -68,6 +79,8 @@ class SqlFolders:
         self._database = database
         self._commits = commits
         self._ways = database.ways
+        self._found: dict[tuple[str, View], tuple[int, Found]] = {}
+        """What names meant at which revision."""
 
     @looks_again
     def images_in(self, path: str, view: View, *, after: str | None = None, limit: int = 1000) -> FolderPage:
@@ -79,8 +92,8 @@ class SqlFolders:
             values["after_place"], values["after_leaf"] = _read_marker(after)
         statement = page_statement(shape_of(view, self._ways), goes_on=after is not None)
         with self._database.reading() as connection:
-            rows = connection.execute(statement, values).all()
-        marker = f"{rows[-1].place}:{rows[-1].leaf}" if len(rows) == limit else None
+            rows = fetched(connection.execute(statement, values), self._ways)
+        marker = f"{rows[-1][-2]}:{rows[-1][-1]}" if len(rows) == limit else None
         return FolderPage(images=tuple(image_of(row[:-2]) for row in rows), marker=marker)
 
     @looks_again
@@ -134,14 +147,19 @@ class SqlFolders:
     @looks_again
     def at(self, name: str, view: View) -> Found:
         """See `FolderRegistry.at`."""
-        path = path_of(name)
-        parent = path[: path.rfind("/") + 1]
-        shape = shape_of(view, self._ways)
-        values = {"viewer": view.viewer, "folder": parent, "folder_text": parent, "name": name}
         with self._database.reading() as connection:
-            row = connection.execute(at_statement(shape), values | range_of(folder_key(path))).one()
-            folder = next(_with_rows(connection, [path], shape, view)) if row.is_there else None
-        return Found(image=None if row.id is None else image_of(row[: len(IMAGE_COLUMNS)]), folder=folder)
+            # Read before: what is found then is at least as new, and asked for anew if it is newer.
+            revision = pulse_of(connection).revision
+            known = self._found.get((name, view))
+            if known is not None and known[0] == revision:
+                return known[1]
+            found = _at(connection, name, view, shape_of(view, self._ways))
+        if found.image is not None and sum(map(len, found.image.properties.values())) > _LONG:
+            return found
+        if len(self._found) >= _REMEMBERED:
+            self._found.clear()
+        self._found[name, view] = revision, found
+        return found
 
     @looks_again
     def first_of_their_names(self, image_ids: Collection[str], view: View) -> Collection[str]:
@@ -155,21 +173,27 @@ class SqlFolders:
                 first.update(connection.execute(statement, values).scalars())
         return first
 
-    def add_folder(self, folder: Folder) -> Folder:
+    def add_folder(self, folder: Folder, *, presented: Presented | None = None) -> Folder:
         """See `FolderRegistry.add_folder`."""
-        return self._commits.run(partial(_add_folder, ways=self._ways, folder=folder, anew=True))
+        return self._commits.run(partial(_make_folder, ways=self._ways, folder=folder, anew=True, presented=presented))
 
-    def set_folder_mtime(self, folder: Folder) -> Folder:
+    def set_folder_mtime(self, folder: Folder, *, presented: Presented | None = None) -> Folder:
         """See `FolderRegistry.set_folder_mtime`."""
-        return self._commits.run(partial(_add_folder, ways=self._ways, folder=folder, anew=False))
+        return self._commits.run(partial(_make_folder, ways=self._ways, folder=folder, anew=False, presented=presented))
 
-    def remove_folder(self, path: str, view: View, *, removed_at: datetime) -> None:
+    def remove_folder(self, path: str, view: View, *, removed_at: datetime, presented: Presented | None = None) -> None:
         """See `FolderRegistry.remove_folder`."""
-        self._commits.run(partial(_remove_folder, ways=self._ways, path=path, view=view, removed_at=removed_at))
+        self._commits.run(
+            partial(_remove_folder, ways=self._ways, path=path, view=view, removed_at=removed_at, presented=presented)
+        )
 
-    def move_folder(self, old: str, new: str, view: View, *, moved_at: datetime) -> int:
+    def move_folder(
+        self, old: str, new: str, view: View, *, moved_at: datetime, presented: Presented | None = None
+    ) -> int:
         """See `FolderRegistry.move_folder`."""
-        return self._commits.run(partial(_move_folder, ways=self._ways, old=old, new=new, view=view, moved_at=moved_at))
+        return self._commits.run(
+            partial(_move_folder, ways=self._ways, old=old, new=new, view=view, moved_at=moved_at, presented=presented)
+        )
 
 
 def changed_folders(connection: Connection, *, since: int, limit: int) -> Sequence[Folder]:
@@ -184,6 +208,15 @@ def changed_folders(connection: Connection, *, since: int, limit: int) -> Sequen
 
 
 # What a looker sees. The statements are built once for each shape of a view.
+
+
+def _at(connection: Connection, name: str, view: View, shape: Shape) -> Found:
+    path = path_of(name)
+    parent = path[: path.rfind("/") + 1]
+    values = {"viewer": view.viewer, "folder": parent, "folder_text": parent, "name": name}
+    row = connection.execute(at_statement(shape), values | range_of(folder_key(path))).one()
+    folder = next(_with_rows(connection, [path], shape, view)) if row.is_there else None
+    return Found(image=None if row.id is None else image_of(row[: len(IMAGE_COLUMNS)]), folder=folder)
 
 
 def _read_marker(text: str) -> tuple[int, str]:
@@ -252,6 +285,14 @@ def _mine(ways: Ways, owner: str | None, key: str) -> ColumnElement[bool]:
     return and_(folders.c.owner == owner, at)
 
 
+def _make_folder(
+    transaction: Transaction, *, ways: Ways, folder: Folder, anew: bool, presented: Presented | None
+) -> Folder:
+    touched = Touched(path=folder.path, guarding=folder.owner, is_bound=anew)
+    check_unlocked(transaction, presented, lambda: (touched,))
+    return _add_folder(transaction, ways=ways, folder=folder, anew=anew)
+
+
 def _add_folder(transaction: Transaction, *, ways: Ways, folder: Folder, anew: bool) -> Folder:
     key = folder_key(folder.path)
     connection = transaction.connection
@@ -273,13 +314,20 @@ def _add_folder(transaction: Transaction, *, ways: Ways, folder: Folder, anew: b
     return _folder_of(connection.execute(select(*FOLDER_COLUMNS).where(mine)).one())
 
 
-def _remove_folder(transaction: Transaction, *, ways: Ways, path: str, view: View, removed_at: datetime) -> None:
+def _remove_folder(
+    transaction: Transaction, *, ways: Ways, path: str, view: View, removed_at: datetime, presented: Presented | None
+) -> None:
     connection = transaction.connection
     shape = shape_of(view, ways)
     if not _is_there(connection, path, shape, view):
         raise PathNotFound.at(path)
     if _is_there(connection, path, shape, view, below=True):
         raise FolderNotEmpty(f"The folder {path!r} is not empty.")
+    whose = _whose(view)
+    touched = Touched(path=path, guarding=whose, is_bound=True, is_deep=True)
+    check_unlocked(transaction, presented, lambda: (touched,))
+    forget_locks(transaction, path, guards=whose, is_deep=True)
+    remove_those_of_folder(transaction, path, owner=whose)
     values = {"keys": [folder_key(path)], "viewer": view.viewer}
     _mark_removed(transaction, ways, connection.execute(made_statement(shape), values).all(), removed_at)
 
@@ -290,7 +338,16 @@ def _mark_removed(transaction: Transaction, ways: Ways, rows: Sequence[Row[Any]]
         transaction.connection.execute(update(folders).where(_mine(ways, row.owner, row.path)), values)
 
 
-def _move_folder(transaction: Transaction, *, ways: Ways, old: str, new: str, view: View, moved_at: datetime) -> int:
+def _move_folder(
+    transaction: Transaction,
+    *,
+    ways: Ways,
+    old: str,
+    new: str,
+    view: View,
+    moved_at: datetime,
+    presented: Presented | None,
+) -> int:
     connection = transaction.connection
     shape = shape_of(view, ways)
     if not _is_there(connection, old, shape, view):
@@ -298,6 +355,11 @@ def _move_folder(transaction: Transaction, *, ways: Ways, old: str, new: str, vi
     if _is_there(connection, new, shape, view, below=True):
         raise FolderNotEmpty(f"The folder {new!r} is not empty.")
     moved = list(_moved_images(connection, old, new, shape, view))
+    whose = _whose(view)
+    touched = [Touched(path=path, guarding=whose, is_bound=True, is_deep=True) for path in (old, new)]
+    check_unlocked(transaction, presented, lambda: touched)
+    forget_locks(transaction, old, guards=whose, is_deep=True)
+    move_those_of_folders(transaction, old, new, owner=whose)
     values = range_of(folder_key(old)) | {"viewer": view.viewer}
     below = select(*FOLDER_COLUMNS).where(shape.made(), shape.begins(folders))
     made = connection.execute(below, values).all()
@@ -312,6 +374,11 @@ def _move_folder(transaction: Transaction, *, ways: Ways, old: str, new: str, vi
         moved_folder = Folder(path=path, owner=folder.owner, created_at=folder.created_at, mtime_ns=folder.mtime_ns)
         _add_folder(transaction, ways=ways, folder=moved_folder, anew=False)
     return len(moved)
+
+
+def _whose(view: View) -> str | None:
+    """Give whose locks and dead properties a change of folders is about; None: everybody's."""
+    return None if view.sees_all else view.viewer
 
 
 # A clock that was set back must not make an image older than its own creation.

@@ -1,8 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Staging: where files are written in any order before they become images."""
 
-from glancefs.staging.area import Staging
+from glancefs.staging.area import KEEP_FOR, Staging, sweep_staged
+from glancefs.staging.shared import SharedArea, SharedFiles, sweep_shared
 from glancefs.staging.sidecar import Said, StagedState
 from glancefs.staging.upload import StagedUpload
 
-__all__ = ["Said", "StagedState", "StagedUpload", "Staging"]
+__all__ = [
+    "KEEP_FOR",
+    "Said",
+    "SharedArea",
+    "SharedFiles",
+    "StagedState",
+    "StagedUpload",
+    "Staging",
+    "sweep_shared",
+    "sweep_staged",
+]

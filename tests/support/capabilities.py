@@ -28,6 +28,9 @@ POSTGRESQL = next(
     None,
 )
 """Where the server's programs are: unpacked by the Makefile, so that no server starts on this machine, or installed."""
+KEYSTONE = ROOT / ".cache/keystone/bin/python"
+"""The interpreter of an environment that holds a whole Keystone."""
+SWIFT = ROOT / ".cache" / "swift"
 NETBOOT = Path("/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64")
 
 
@@ -61,6 +64,11 @@ def git(*words: str) -> str | None:
     return said.stdout.decode(errors="surrogateescape") if said.returncode == 0 else None
 
 
+def _gvfs_works() -> bool:
+    backends = [Path(folder, "gvfsd-dav") for folder in ("/usr/libexec", "/usr/lib/gvfs")]
+    return any(map(Path.is_file, backends)) and tool("gio") is not None and tool("dbus-run-session") is not None
+
+
 def _fuse_works() -> bool:
     return tool("fusermount3") is not None and os.access("/dev/fuse", os.R_OK | os.W_OK)
 
@@ -79,13 +87,23 @@ def registered(capabilities: Iterable[Capability]) -> Mapping[str, Capability]:
 # A new capability is one entry here; tests name it in @pytest.mark.needs(...).
 CAPABILITIES = registered(
     [
+        Capability(
+            name="apache", present=lambda: tool("apache2") is not None, source="apache2, which `make bench` unpacks"
+        ),
         _command("bindfs", "bindfs, which `make bench` installs"),
+        _command("cadaver", "cadaver"),
         _command("curl", "curl"),
+        Capability(name="davfs2", present=lambda: tool("mount.davfs") is not None, source="Debian package davfs2"),
         _command("fio", "fio"),
         Capability(name="fuse", present=_fuse_works, source="/dev/fuse and the Debian package fuse3"),
         _command("getfattr", "attr"),
         Capability(name="grub", present=GRUB.is_file, source="Debian package grub-rescue-pc"),
         Capability(name="git", present=lambda: git("rev-parse") is not None, source="a git work tree"),
+        Capability(name="gvfs", present=_gvfs_works, source="Debian packages gvfs-backends, libglib2.0-bin and dbus"),
+        _command("litmus", "litmus"),
+        Capability(
+            name="keystone", present=KEYSTONE.is_file, source="requirements-keystone.lock, by `make setup-test`"
+        ),
         _command("mariadb", "mariadb-server-core", command="mariadbd"),
         Capability(
             name="netboot",
@@ -101,14 +119,25 @@ CAPABILITIES = registered(
         ),
         _command("qemu-img", "qemu-utils"),
         _command("qemu-system-x86_64", "qemu-system-x86"),
-        _command("rclone", "rclone, which `make bench` installs"),
+        _command("rclone", "rclone"),
         Capability(name="root", present=lambda: os.geteuid() == 0, source="a run as root"),
+        _command("mkfs.btrfs", "btrfs-progs"),
+        _command("mkfs.xfs", "xfsprogs"),
         _command("rsync", "rsync"),
         _command("stress-ng", "stress-ng"),
+        Capability(
+            name="swift",
+            present=(SWIFT / "bin" / "swift-proxy-server").is_file,
+            source="requirements-swift.lock, which `make setup-test` installs",
+        ),
         Capability(name="vim", present=lambda: tool("vim.tiny") is not None, source="Debian package vim-tiny"),
         _command("xorriso", "xorriso"),
     ]
 )
+
+
+SHARED = ("keystone", "swift", "mariadb", "postgresql")
+"""Capabilities that are servers which take seconds to start, and serve all tests of a process."""
 
 
 def refuse_or_skip(missing: Iterable[Capability], *, in_ci: bool) -> None:
@@ -144,9 +173,15 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Stop at a misspelt capability before any test has run."""
+    """Stop at a misspelt capability before any test has run, and keep together what shares something dear.
+
+    Where a run is divided among processes (pytest-xdist), the tests of one module stay in one of them, and so do all
+    that need the same one of `SHARED`.
+    """
     for item in items:
-        needed(item)
+        names = {capability.name for capability in needed(item)}
+        group = next((name for name in SHARED if name in names), None) or item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
