@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Final, ParamSpec, Protocol, TypeAlias, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, MetaData, and_, or_, tuple_
+from sqlalchemy import ColumnElement, Connection, MetaData, and_, tuple_
 
 from glancefs.errors import ConfigError, RegistryUnavailable
 
@@ -52,19 +52,25 @@ class Ways:
     """``(a, b) > (1, 2)`` is looked up in an index."""
     needs_fence: bool
     """It chooses indexes by what it believes to know, unless the statement leaves it no choice."""
+    sorts_bytes: bool
+    """It sorts bytes by their order, and texts only nearly so."""
     gives_texts: bool
     """Its driver gives texts as they were kept."""
     leaps: bool
     """One statement can leap through an index from one folder to the next."""
 
-    def is_behind(self, here: Pair, there: Pair, *, descending: bool = False) -> ColumnElement[bool]:
-        """Say that one pair of columns comes behind another in an order by both."""
+    def behind(self, here: Pair, there: Pair, *, descending: bool = False) -> Sequence[ColumnElement[bool]]:
+        """Say that one pair of columns comes behind another in an order by both: in pieces that index ranges can be.
+
+        Pieces are to be read one by one. In one condition MariaDB reads them as two ranges, and those in the wrong
+        order where one text is another and a NUL.
+        """
         if self.compares_rows:
-            return tuple_(*here) < tuple_(*there) if descending else tuple_(*here) > tuple_(*there)
+            return [tuple_(*here) < tuple_(*there) if descending else tuple_(*here) > tuple_(*there)]
         (first, second), (first_there, second_there) = here, there
         if descending:
-            return or_(first < first_there, and_(first == first_there, second < second_there))
-        return or_(first > first_there, and_(first == first_there, second > second_there))
+            return [and_(first == first_there, second < second_there), first < first_there]
+        return [and_(first == first_there, second > second_there), first > first_there]
 
 
 class Database(Protocol):

@@ -138,14 +138,15 @@ def page_statement(shape: Shape, *, goes_on: bool) -> Select[Any]:
     """Give one page of the images right in a folder, in the order of their leaves."""
     leaf = shape.leaf()
     marker = bindparam("after_leaf", type_=leaf.type), bindparam("after_place", type_=images.c.place.type)
-    behind = [shape.ways.is_behind((leaf, images.c.place), marker)] if goes_on else []
+    behind = shape.ways.behind((leaf, images.c.place), marker) if goes_on else [true()]
     arms = [
         arm.select(*IMAGE_COLUMNS, images.c.place, leaf.label("leaf"))
-        .where(shape.in_folder(), *behind)
+        .where(shape.in_folder(), piece)
         .order_by(leaf, images.c.place)
         .limit(bindparam("limit"))
         .subquery()
         for arm in shape.arms()
+        for piece in behind
     ]
     merged = union_all(*(select(arm) for arm in arms)).subquery()
     return select(merged).order_by(merged.c.leaf, merged.c.place).limit(bindparam("limit"))

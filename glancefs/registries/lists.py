@@ -20,9 +20,11 @@ from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
     Connection,
+    LargeBinary,
     Select,
     and_,
     bindparam,
+    cast,
     exists,
     func,
     literal_column,
@@ -220,10 +222,12 @@ def _filters(query: ImageQuery) -> dict[str, Any]:
 
 
 def _page_statement(shape: _Shape) -> _Statement:
-    parts = [_part(shape, number) for number in range(len(shape.ranges))]
+    pieces = [(number, behind) for number in range(len(shape.ranges)) for behind in _behind(shape)]
+    parts = [_part(shape, number, behind) for number, behind in pieces]
     if not shape.ways.merges:
-        drivers = zip(parts, shape.drivers, strict=True)
-        parts = [_first_of(shape, part, is_sorted=driver is None) for part, driver in drivers]
+        drivers = [shape.drivers[number] for number, _ in pieces]
+        ordered = zip(parts, drivers, strict=True)
+        parts = [_first_of(shape, part, is_sorted=driver is None) for part, driver in ordered]
     page = parts[0] if len(parts) == 1 else union_all(*parts)
     return page.order_by(*_order(shape, literal_column("sort_value"), literal_column("sort_seq"))).limit(_LIMIT)
 
@@ -231,13 +235,15 @@ def _page_statement(shape: _Shape) -> _Statement:
 def _first_of(shape: _Shape, part: Select[*tuple[Any, ...]], *, is_sorted: bool) -> Select[*tuple[Any, ...]]:
     """Say how much of a range the page takes at the most."""
     order = _order(shape, literal_column("sort_value"), literal_column("sort_seq"))
+    if is_sorted:
+        order = _order(shape, _sort_value(shape.sort_key, shape.ways), images.c.seq)
     if shape.ways.needs_fence and not is_sorted:
         # Whoever offers an order to PostgreSQL has its index walked, however few there are to be found.
         part = select(part.offset(literal_column("0")).subquery())
     return select(part.order_by(*order).limit(_LIMIT).subquery())
 
 
-def _part(shape: _Shape, number: int) -> Select[*tuple[Any, ...]]:
+def _part(shape: _Shape, number: int, behind: ColumnElement[bool] | None) -> Select[*tuple[Any, ...]]:
     """Select from one range what comes behind the marker and passes the filters, by the index that serves it best."""
     (dead, owned), driver = shape.ranges[number], shape.drivers[number]
     value = _sort_value(shape.sort_key, shape.ways)
@@ -248,14 +254,16 @@ def _part(shape: _Shape, number: int) -> Select[*tuple[Any, ...]]:
     for found in range(shape.properties):
         name = f"property_{found}"
         conditions.append(_has_property(name, shape.ways, leads=name == driver))
-    if shape.goes_on:
-        conditions.append(_is_behind(shape, value))
-    selected = select(*IMAGE_COLUMNS, value.label("sort_value"), images.c.seq.label("sort_seq"))
+    if behind is not None:
+        conditions.append(behind)
+    # Where it sorts rows itself, MariaDB takes a text for the same as that text and a NUL; but not bytes.
+    shown = cast(value, LargeBinary) if shape.sort_key == "name" and shape.ways.sorts_bytes else value
+    selected = select(*IMAGE_COLUMNS, shown.label("sort_value"), images.c.seq.label("sort_seq"))
     in_order = shape.sort_key == "created_at" if dead else shape.sort_key in SORTED_BY
     if driver is None and not in_order:
         # Whole rows are fetched for those alone that come out first; the others are sorted by what the index holds.
         narrow = _hinted(select(images.c.seq).where(*conditions), index)
-        first = narrow.order_by(*_order(shape, value, images.c.seq)).limit(_LIMIT)
+        first = narrow.order_by(*_order(shape, shown, images.c.seq)).limit(_LIMIT)
         if shape.ways.merges:
             return _hinted(selected.where(images.c.seq.in_(first)), SEQ_INDEX)
         wanted = first.subquery()
@@ -263,10 +271,13 @@ def _part(shape: _Shape, number: int) -> Select[*tuple[Any, ...]]:
     return _hinted(selected.where(*conditions), index)
 
 
-def _is_behind(shape: _Shape, value: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Say that an image comes behind the marker."""
+def _behind(shape: _Shape) -> Sequence[ColumnElement[bool] | None]:
+    """Say that an image comes behind the marker, in pieces; None: there is no marker."""
+    if not shape.goes_on:
+        return [None]
+    value = _sort_value(shape.sort_key, shape.ways)
     there = bindparam("after_value", type_=value.type), bindparam("after_seq", type_=BigInteger)
-    return shape.ways.is_behind((value, images.c.seq), there, descending=shape.descending)
+    return shape.ways.behind((value, images.c.seq), there, descending=shape.descending)
 
 
 def _order(shape: _Shape, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:

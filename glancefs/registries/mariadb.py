@@ -26,7 +26,15 @@ _LOCK: Final = "glancefs upgrade of "
 class MariadbDatabase(ServerDatabase):
     """One database of a MariaDB server."""
 
-    ways = Ways(has_keys=True, merges=False, compares_rows=False, needs_fence=False, gives_texts=False, leaps=False)
+    ways = Ways(
+        has_keys=True,
+        merges=False,
+        compares_rows=False,
+        needs_fence=False,
+        sorts_bytes=True,
+        gives_texts=False,
+        leaps=False,
+    )
     kind = "MariaDB"
     extra = "mariadb"
     driver = "mysql+pymysql"

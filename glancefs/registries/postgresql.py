@@ -70,7 +70,15 @@ _NETWORK: Final = MappingProxyType(
 class PostgresqlDatabase(ServerDatabase):
     """One database of a PostgreSQL server."""
 
-    ways = Ways(has_keys=True, merges=False, compares_rows=True, needs_fence=True, gives_texts=False, leaps=False)
+    ways = Ways(
+        has_keys=True,
+        merges=False,
+        compares_rows=True,
+        needs_fence=True,
+        sorts_bytes=False,
+        gives_texts=False,
+        leaps=False,
+    )
     kind = "PostgreSQL"
     extra = "postgresql"
     driver = "postgresql+psycopg"

@@ -69,7 +69,13 @@ class SqliteDatabase:
     """One SQLite database file. Raises ConfigError for a URL that names none."""
 
     ways: ClassVar[Ways] = Ways(
-        has_keys=False, merges=True, compares_rows=True, needs_fence=False, gives_texts=True, leaps=True
+        has_keys=False,
+        merges=True,
+        compares_rows=True,
+        needs_fence=False,
+        sorts_bytes=False,
+        gives_texts=True,
+        leaps=True,
     )
 
     def __init__(self, *, url: str, busy_timeout: float) -> None:

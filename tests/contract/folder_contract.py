@@ -177,6 +177,15 @@ class FolderContract:
                 assert registry.folders.at(one.name, view).image == first
                 assert registry.folders.first_of_their_names([other.id for other in same], view) == {first.id}
 
+    def test_pages_of_names_that_begin_alike_leave_none_out(self, registry: Registry) -> None:
+        for name in ["a", "a\0", "a ", "a\0\0", "A", "a\1"] * 2:
+            registry.add(image(f"f/{name}"))
+            registry.add(image(f"f/{name}", "bob", is_public=True))
+        for limit in (1, 2, 5):
+            found = images_in(registry, "f", ALICE, limit=limit)
+            assert [one.name for one in found] == sorted(one.name for one in found)
+            assert sorted(int(one.id) for one in found) == list(range(1, 25))
+
     def test_what_is_not_there_holds_nothing_and_is_not_found(self, registry: Registry) -> None:
         assert names_in(registry, "a", ALICE) == []
         assert folders_in(registry, "a", ALICE) == []

@@ -161,6 +161,18 @@ class RegistryLists:
         assert names(registry.find(replace(since, changed_since=NOON, status=ImageStatus.DELETED))) == ["public"]
         assert not registry.find(replace(since, changed_since=LATER + timedelta(seconds=1), sees_all=True))
 
+    def test_pages_of_texts_that_begin_alike_leave_none_out(self, registry: Registry) -> None:
+        for name in ["", "a", "\0", "a\0", "a ", "a\0\0", "\1", "A", "a\1"] * 3:
+            registry.add(an_image(name=name))
+            registry.add(an_available_image(name=name, is_public=True))
+        for direction in SortDirection:
+            query = replace(ALL, sort_key=SortKey.NAME, sort_direction=direction)
+            whole = list(registry.find(query))
+            expected = sorted(names(whole), reverse=direction is SortDirection.DESCENDING)
+            assert names(whole) == expected
+            for size in (1, 2, 5):
+                assert list(every_image(registry, query, page_size=size)) == whole
+
     @MANY_EXAMPLES
     @given(st.data())
     def test_paging_visits_everything_once(self, registry: Registry, data: st.DataObject) -> None:
