@@ -68,6 +68,15 @@ _WHY: Final[dict[str, str]] = {
         ("list-half", "list-few", "list-stranger", "list-anonymous"),
         _SHARED + "the page's cost beside 1,000 images is the deeper index alone, 1.1 to 1.2 times in processor time.",
     ),
+    "dav-put-tuned": "the same bytes go the same way as by POST, and are hashed and synced as there.",
+    "dav-put-nginx": "the same bytes go the same way as by POST, and are hashed and synced as there.",
+    "dav-list-all-apache": _SHARED
+    + "Apache reads names from a folder of the disk; glancefs asks a database, and sends the metadata of each image "
+    "besides, which is more than half of the answer.",
+    **dict.fromkeys(
+        ("dav-small-stock", "dav-look-stock"),
+        _SHARED + "two workers and the clients want three cores, where wsgidav's one process takes one and a half.",
+    ),
     "start": _SHARED + "half a second of processor time goes into importing, of which SQLAlchemy is the half.",
 }
 """Why a promise is not kept where it isn't; what is measured says whether it is."""
