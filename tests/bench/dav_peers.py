@@ -74,10 +74,10 @@ http {{
   }}
 }}
 """
-# Apache declines to run as root; it is another user here who may do on the disk what root may, to the last block.
+# Apache declines to run as root; it is another user here who may do on the disk what root may.
 _AS_NOBODY: Final = (
     *("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"),
-    *("--inh-caps", "+dac_override,+fowner,+sys_resource", "--ambient-caps", "+dac_override,+fowner,+sys_resource"),
+    *("--inh-caps", "+dac_override,+fowner", "--ambient-caps", "+dac_override,+fowner"),
 )
 _DIE_WITH_PARENT: Final = ("setpriv", "--pdeathsig", "KILL", "--")
 """Once more: who becomes another user forgets it."""
