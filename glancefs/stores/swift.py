@@ -247,7 +247,8 @@ class SwiftEngine:
         try:
             return self._access.call(work)
         except Absent as error:
-            raise Refused("its container is gone", error) from error
+            # Right after it was made, a proxy that remembers what was not there may still say so.
+            raise Transient("its container is gone", error) from error
 
     def _walk(self, prefix: str, delimiter: str | None = None) -> Iterator[Found]:
         after = ""
