@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar
 from swiftclient import client as swift
 
 from glancefs.stores.base import Space
-from glancefs.stores.objects.engine import EngineError, Found, Part, Refused, Transient, Unfinished
+from glancefs.stores.objects.engine import EngineError, Found, Part, Transient, Unfinished
 from glancefs.stores.objects.pieces import PieceReader
 from glancefs.stores.swift_access import CUT, Absent, Connection, SwiftAccess, Unmet
 
