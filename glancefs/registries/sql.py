@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registry on a database of one's own: SQLite in the data folder.
+"""The registry on a database of one's own: SQLite in the data folder, PostgreSQL or MariaDB.
 
 Answers for `Registry` over SQLAlchemy Core. The tables are in `schema`, what goes into them in `rows`, lists in
-`lists`, transactions in `commits`, the ways of the database in `sqlite`, and its versions in `upgrade`.
+`lists`, transactions in `commits`, the ways of the databases in `sqlite`, `postgresql` and `mariadb`, and the versions
+of the schema in `upgrade`.
 
 Threading: every method may be called from many threads at once, and from many processes on the same database. A
 registry is not to be used on both sides of a fork.
@@ -22,6 +23,8 @@ from glancefs.errors import Duplicate, ImageNotFound, InvalidQuery, StaleImage, 
 from glancefs.model import Image, ImageStatus, Location
 from glancefs.registries.base import Changes, Holdings, ImageQuery, Superseded
 from glancefs.registries.commits import GroupCommit, Transaction
+from glancefs.registries.database import looks_again
+from glancefs.registries.engines import open_database
 from glancefs.registries.lists import Lists
 from glancefs.registries.locks import Presented
 from glancefs.registries.rows import IMAGE_COLUMNS, image_of, property_digests, values_of
@@ -35,7 +38,6 @@ from glancefs.registries.sql_dead_properties import (
 from glancefs.registries.sql_folders import SqlFolders, changed_folders
 from glancefs.registries.sql_guarding import check_image, check_new_image, check_successor, locked_path_of
 from glancefs.registries.sql_locks import SqlLocks, forget_locks
-from glancefs.registries.sqlite import SqliteDatabase
 from glancefs.registries.upgrade import check_schema, upgrade
 
 _GET: Final = select(*IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id"))
@@ -76,18 +78,23 @@ class SqlRegistry:
 
     Raises ConfigError where there is no database of the right schema yet (with `migrate` it is made, or brought up to
     date), and SchemaTooNew where a later version made it. `busy_timeout` is in seconds: others writing for longer make
-    a change fail with RegistryUnavailable.
+    a change fail with RegistryUnavailable. `connections` is how many a server is asked for at the most, besides one to
+    write and one to wait for news.
     """
 
-    def __init__(self, *, url: str, migrate: bool = False, busy_timeout: float = 30.0) -> None:
-        self._database = SqliteDatabase(url=url, busy_timeout=busy_timeout)
-        if migrate:
-            upgrade(self._database)
-            self._database.file.set_room_aside()
-        else:
-            check_schema(self._database)
+    def __init__(self, *, url: str, migrate: bool = False, busy_timeout: float = 30.0, connections: int = 10) -> None:
+        self._database = open_database(url, busy_timeout=busy_timeout, connections=connections)
+        try:
+            if migrate:
+                upgrade(self._database)
+                self._database.set_room_aside()
+            else:
+                check_schema(self._database)
+        except BaseException:
+            self._database.close()
+            raise
         self._commits = GroupCommit(database=self._database)
-        self._lists = Lists()
+        self._lists = Lists(self._database.ways)
         self._folders = SqlFolders(database=self._database, commits=self._commits)
         self._locks = SqlLocks(database=self._database, commits=self._commits)
         self._dead_properties = SqlDeadProperties(database=self._database, commits=self._commits)
@@ -119,6 +126,7 @@ class SqlRegistry:
         """See `Registry.add`."""
         return self._commits.run(lambda transaction: _add(transaction, image, superseding, copied_from, presented))
 
+    @looks_again
     def get(self, image_id: str) -> Image:
         """See `Registry.get`."""
         try:
@@ -131,6 +139,7 @@ class SqlRegistry:
             raise ImageNotFound.by_id(image_id)
         return image_of(row)
 
+    @looks_again
     def find(self, query: ImageQuery) -> Sequence[Image]:
         """See `Registry.find`."""
         try:
@@ -167,20 +176,24 @@ class SqlRegistry:
             return _delete(transaction, image_id, expected_revision, deleted_at)
 
         if self._room_was_given:
-            self._room_was_given = not self._database.file.set_room_aside()
+            self._room_was_given = not self._database.set_room_aside()
         try:
             return self._commits.run(change)
         except StoreFull:
-            if not self._database.file.give_room():
+            if not self._database.give_room():
                 raise
             self._room_was_given = True
             return self._commits.run(change)
 
+    @looks_again
     def changes(self, *, since: int, limit: int = 1000) -> Changes:
         """See `Registry.changes`."""
         with self._database.reading() as connection:
             # The counter is read first: what it counts is there when the images are read.
             revision = connection.execute(_REVISION).scalar_one()
+            if revision == since:
+                # Followers ask this several times a second, and nearly always nothing has changed.
+                return Changes(images=(), revision=since)
             rows = connection.execute(_CHANGES, {"since": since, "limit": limit}).all()
             folders = changed_folders(connection, since=since, limit=limit)
         changed = tuple(image_of(row) for row in rows)
@@ -194,16 +207,28 @@ class SqlRegistry:
             revision=known,
         )
 
+    @property
+    def tells_of_changes(self) -> bool:
+        """See `Registry.tells_of_changes`."""
+        return bool(self._database.news())
+
+    def wait_for_change(self, *, timeout: float) -> None:
+        """See `Registry.wait_for_change`."""
+        self._database.wait(timeout)
+
+    @looks_again
     def revision(self) -> int:
         """See `Registry.revision`."""
         with self._database.reading() as connection:
             return int(connection.execute(_REVISION).scalar_one())
 
+    @looks_again
     def identity(self) -> str:
         """See `Registry.identity`."""
         with self._database.reading() as connection:
             return str(connection.execute(_IDENTITY).scalar_one())
 
+    @looks_again
     def named_locations(self, locations: Collection[Location]) -> Collection[Location]:
         """See `Registry.named_locations`."""
         texts = [str(location) for location in locations]
@@ -214,6 +239,7 @@ class SqlRegistry:
                 named |= {Location.parse(text) for text in connection.execute(_NAMED, {"locations": piece}).scalars()}
         return named
 
+    @looks_again
     def holdings(self) -> Sequence[Holdings]:
         """See `Registry.holdings`."""
         with self._database.reading() as connection:
@@ -223,6 +249,7 @@ class SqlRegistry:
             for status, store, count, high, low in rows
         ]
 
+    @looks_again
     def integrity_check(self) -> Sequence[str]:
         """Let the database look itself over; give what is wrong with it, in the database's words."""
         with self._database.reading() as connection:
@@ -241,6 +268,8 @@ def _add(
     copied_from: str | None,
     presented: Presented | None,
 ) -> Image:
+    # What can't be written is refused before anything is counted.
+    values = values_of(image)
     if image.id and _is_taken(transaction, image.id):
         raise Duplicate(f"There is, or was, an image {image.id!r}.")
     if superseded is None:
@@ -251,7 +280,7 @@ def _add(
     image_id = image.id or _generated_id(transaction)
     revision = transaction.next_revision()
     added = replace(image, id=image_id, revision=revision)
-    values = values_of(added) | {"seq": revision, "place": revision if place is None else place}
+    values |= {"id": image_id, "revision": revision, "seq": revision, "place": revision if place is None else place}
     transaction.connection.execute(_ADD, values)
     _add_properties(transaction, revision, property_digests(added.properties))
     transaction.hold(added, images=1)
@@ -290,6 +319,7 @@ def _replace(
     superseded: Superseded | None,
     presented: Presented | None,
 ) -> Image:
+    values = values_of(image)
     seq, before = _current(transaction, image.id, expected_revision)
     is_moved = (before.name, before.owner) != (image.name, image.owner)
     check_image(transaction, image.id, presented, is_removed=is_moved)
@@ -304,7 +334,8 @@ def _replace(
     if left is not None:
         forget_locks(transaction, left, guards=before.owner)
     after = replace(image, revision=transaction.next_revision())
-    transaction.connection.execute(_REPLACE, values_of(after) | place | {"wanted_id": image.id})
+    values |= place | {"revision": after.revision, "wanted_id": image.id}
+    transaction.connection.execute(_REPLACE, values)
     old, new = property_digests(before.properties), property_digests(after.properties)
     gone = [{"old_digest": digest, "old_seq": seq} for digest in old - new]
     if gone:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -118,8 +119,14 @@ def folders_of_model(images: Sequence[Image], made: Sequence[tuple[str, str]], v
 
 
 class FolderContract:
+    examples: ClassVar[int] = 25
+    """How many trees are tried."""
+
     def make(self, folder: Path) -> Registry:
         raise NotImplementedError
+
+    def forget(self, folder: Path) -> None:
+        """Say that the registry of a folder is closed, and not used any longer."""
 
     @pytest.fixture
     def registry(self, tmp_path: Path) -> Iterator[Registry]:
@@ -129,12 +136,18 @@ class FolderContract:
 
     # ---- looking
 
-    @given(data=st.data())
-    @MANY_EXAMPLES
-    def test_every_looker_finds_what_a_plain_model_finds(
-        self, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-    ) -> None:
-        registry = self.make(tmp_path_factory.mktemp("registry"))
+    def test_every_looker_finds_what_a_plain_model_finds(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        @settings(MANY_EXAMPLES, max_examples=self.examples)
+        @given(data=st.data())
+        def check(data: st.DataObject) -> None:
+            folder = tmp_path_factory.mktemp("registry")
+            with closing(self.make(folder)) as registry:
+                self._check_lookers(data, registry)
+            self.forget(folder)
+
+        check()
+
+    def _check_lookers(self, data: st.DataObject, registry: Registry) -> None:
         images = []
         for name in data.draw(st.lists(NAMES, max_size=8)):
             owner = data.draw(st.sampled_from(["alice", "bob", None]))
@@ -163,7 +176,6 @@ class FolderContract:
                 assert registry.folders.first_named(one.name, view) == first
                 assert registry.folders.at(one.name, view).image == first
                 assert registry.folders.first_of_their_names([other.id for other in same], view) == {first.id}
-        registry.close()
 
     def test_what_is_not_there_holds_nothing_and_is_not_found(self, registry: Registry) -> None:
         assert names_in(registry, "a", ALICE) == []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import settings
@@ -26,10 +27,17 @@ from tests.contract.registry_model import an_image
 class RegistryContract(RegistryKeeping, RegistryLists, RegistryCompany):
     """The whole contract. A backend's class adds `open`."""
 
+    examples: ClassVar[int] = 40
+    """How many sequences of changes and lists are tried."""
+
     @staticmethod
     def open(folder: Path) -> Registry:
         """Open the registry of a folder, which is made if there is none; many processes may do so."""
         raise NotImplementedError
+
+    @staticmethod
+    def forget(folder: Path) -> None:
+        """Say that the registry of a folder is closed, and not used any longer."""
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
@@ -55,14 +63,16 @@ class RegistryContract(RegistryKeeping, RegistryLists, RegistryCompany):
         assert identities[0] == registry.identity() == identity != identities[1]
 
     def test_lists_are_what_the_promises_say(self, tmp_path_factory: pytest.TempPathFactory) -> None:
-        open_registry = self.open
+        contract = self
 
         class Machine(ListsMachine):
             def __init__(self) -> None:
                 super().__init__()
-                self.registry = open_registry(tmp_path_factory.mktemp("registry"))
+                self.folder = tmp_path_factory.mktemp("registry")
+                self.registry = contract.open(self.folder)
 
             def teardown(self) -> None:
                 self.registry.close()
+                contract.forget(self.folder)
 
-        run_state_machine_as_test(Machine, settings=settings(max_examples=40, stateful_step_count=25))
+        run_state_machine_as_test(Machine, settings=settings(max_examples=self.examples, stateful_step_count=25))

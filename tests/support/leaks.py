@@ -118,6 +118,11 @@ def clear_away_dead_runs(temporary: Path) -> list[str]:
             unmount(point)
         found.append(f"folder {mark.parent}")
         shutil.rmtree(mark.parent, ignore_errors=True)
+    for folder in temporary.glob("glancefs-database-*"):
+        dead = Run.parse(folder.name.removeprefix("glancefs-database-").rpartition("-")[0])
+        if dead is not None and not dead.alive:
+            found.append(f"folder {folder}")
+            shutil.rmtree(folder, ignore_errors=True)
     return found
 
 
