@@ -14,9 +14,14 @@ from gateway.auth import Authenticator, HtpasswdAuth, NoAuth
 from gateway.health import Health
 from gateway.metrics import Metrics, MetricsPage
 from gateway.passwords import PasswordFile, RememberedPasswords
+from gateway.registry.door import ROUTES as REGISTRY_ROUTES
+from gateway.registry.door import RegistryDoor
+from gateway.registry.guard import TokenAuth
 from gateway.rest.door import RestDoor
+from gateway.root import DoorSign
 from glancefs.assembly import Assembly
 from glancefs.config import AuthConfig, GatewayConfig
+from glancefs.registries.base import ServedRegistry
 
 
 def make_metrics(config: GatewayConfig) -> Metrics:
@@ -27,11 +32,27 @@ def make_metrics(config: GatewayConfig) -> Metrics:
 def make_application(core: Assembly, *, metrics: Metrics) -> Application:
     """Give the application over a core, as the core's configuration says."""
     return Application(
-        rest=RestDoor(images=core.images, uploads=metrics.upload),
+        door=RestDoor(images=core.images, uploads=metrics.upload),
         authenticator=make_authenticator(core.config.auth),
         health=Health(registry=core.registry, stores=core.stores),
         metrics=MetricsPage(metrics=metrics, registry=core.registry),
         public_url=core.config.gateway.public_url,
+    )
+
+
+def make_registry_metrics(*, workers: int) -> Metrics:
+    """Give what the processes of a registry's server count with."""
+    return Metrics(routes=(*REGISTRY_ROUTES, "root", "healthcheck", "metrics"), workers=workers)
+
+
+def make_registry_application(registry: ServedRegistry, *, token: str | None, metrics: Metrics) -> Application:
+    """Give the application that serves a registry to who presents the token."""
+    return Application(
+        door=RegistryDoor(registry=registry),
+        authenticator=TokenAuth(token=token),
+        health=Health(registry=registry, stores={}),
+        metrics=MetricsPage(metrics=metrics, registry=registry),
+        signs=[DoorSign(name="registry", path="/images/", about="The images' metadata, for other servers and mounts.")],
     )
 
 

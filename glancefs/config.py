@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from glancefs import options as kinds
+from glancefs.config_file import Said, did_you_mean, read_file
 from glancefs.errors import ConfigError
 from glancefs.options import Address, Kind
 
@@ -31,8 +30,6 @@ DEFAULT: Final = "default"
 
 # What the client reads, where the file is, and what Kubernetes sets for a service called glancefs are no options.
 _OTHER_VARIABLES = re.compile(r"GLANCEFS_(CONFIG|URL|USER|PASSWORD|TOKEN|CACERT|(SERVICE|PORT)(_.*)?)")
-_TABLE_LINE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
-_KEY_LINE = re.compile(r"""\s*([A-Za-z0-9_."'-]+(?:\s*\.\s*[A-Za-z0-9_."'-]+)*)\s*=""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +49,16 @@ class GatewayConfig:
     idle_timeout: float
     body_timeout: float
     shutdown_timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryServerConfig:
+    """The registry as a service to other hosts."""
+
+    listen: Address
+    workers: int
+    tls_cert: Path | None
+    tls_key: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +93,11 @@ class Config:
     default_is_public: bool
     image_ids: str
     registry: str
+    registry_token: str | None = field(repr=False)
+    registry_token_file: Path | None
+    registry_cacert: Path | None
+    registry_timeout: float
+    registry_server: RegistryServerConfig
     gateway: GatewayConfig
     auth: AuthConfig
     stores: StoresConfig
@@ -140,8 +152,34 @@ OPTIONS: Final = (
         key="registry",
         kind=kinds.DATABASE,
         default=lambda data: f"sqlite:///{data / 'registry.sqlite'}",
-        about="The database of the images' metadata.",
+        about="The database of the images' metadata, or the server that has it.",
     ),
+    Option(
+        key="registry_token",
+        kind=kinds.SECRET,
+        about="The secret that a registry's server shares with those who use it.",
+    ),
+    Option(key="registry_token_file", kind=kinds.PATH, about="A file that holds the secret, in its place."),
+    Option(key="registry_cacert", kind=kinds.PATH, about="Certificates to trust in a registry's server, PEM."),
+    Option(
+        key="registry_timeout",
+        kind=kinds.PATIENCE,
+        default=4.0,
+        about="How many seconds a registry's server may take to answer.",
+    ),
+    Option(
+        key="registry_server.listen",
+        kind=kinds.ADDRESS,
+        default=Address(host="127.0.0.1", port=9191),
+        about="Host and port on which `glancefs registry` answers.",
+    ),
+    Option(key="registry_server.workers", kind=kinds.COUNT, default=1, about="How many processes answer on that port."),
+    Option(
+        key="registry_server.tls_cert",
+        kind=kinds.PATH,
+        about="The certificate and its chain, PEM. With tls_key it makes `glancefs registry` speak HTTPS.",
+    ),
+    Option(key="registry_server.tls_key", kind=kinds.PATH, about="The certificate's private key, PEM."),
     Option(
         key="gateway.listen",
         kind=kinds.ADDRESS,
@@ -251,16 +289,6 @@ class RemoteConfig:
     cacert: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Said:
-    """What a source says of an option: as TOML gives it, or as text."""
-
-    value: object
-    origin: str
-    folder: Path = field(default_factory=Path.cwd)
-    is_text: bool = False
-
-
 def load(
     *,
     file: Path | None = None,
@@ -273,7 +301,7 @@ def load(
     """
     variables = os.environ if environ is None else environ
     found = config_file(file=file, environ=variables)
-    said = _read_file(found) if found else {}
+    said = read_file(found, [option.key for option in OPTIONS]) if found else {}
     home = Path(variables.get("XDG_DATA_HOME") or _home(variables) / ".local" / "share")
     return _assemble(said | _from_environment(variables) | _overrides(overrides or {}), data=home / "glancefs")
 
@@ -327,109 +355,34 @@ def _home(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("HOME") or "/")
 
 
-def _overrides(values: Mapping[str, object]) -> dict[str, _Said]:
+def _overrides(values: Mapping[str, object]) -> dict[str, Said]:
     return {
-        key: _Said(value=str(value) if isinstance(value, Path) else value, origin="command line")
+        key: Said(value=str(value) if isinstance(value, Path) else value, origin="command line")
         for key, value in values.items()
         if value is not None
     }
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, _Said]:
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Said]:
     by_variable = {option.variable: option for option in OPTIONS}
     said = {}
     for variable, text in environ.items():
         if not variable.startswith(PREFIX) or _OTHER_VARIABLES.fullmatch(variable):
             continue
         if variable not in by_variable:
-            message = f"The environment variable {variable} is no option{_did_you_mean(variable, by_variable)}"
+            message = f"The environment variable {variable} is no option{did_you_mean(variable, by_variable)}"
             raise ConfigError(message)
         if text:
-            said[by_variable[variable].key] = _Said(value=text, origin=variable, is_text=True)
+            said[by_variable[variable].key] = Said(value=text, origin=variable, is_text=True)
     return said
 
 
-def _read_file(file: Path) -> dict[str, _Said]:
-    try:
-        content = file.read_text(encoding="utf-8")
-        tree = tomllib.loads(content)
-    except OSError as error:
-        message = f"{file} can't be read: {error.strerror}."
-        raise ConfigError(message) from None
-    except UnicodeDecodeError:
-        message = f"{file} is not UTF-8."
-        raise ConfigError(message) from None
-    except tomllib.TOMLDecodeError as error:
-        message = f"{file} is not TOML: {str(error).rstrip('.')}."
-        raise ConfigError(message) from None
-    lines = _lines(content)
-    known = {option.key: option for option in OPTIONS}
-    sections = dict.fromkeys(key.rpartition(".")[0] for key in known)
-    said = {}
-    for key, value in _flat(tree, known):
-        origin = f"{file}{_line(key, lines)}"
-        if _is_section(key, known):
-            message = f"{origin}: {key} is a section; it takes [{key}] and options below it."
-            raise ConfigError(message)
-        if key not in known:
-            near = sections if isinstance(value, dict) else known
-            message = f"{origin}: {key} is no option{_did_you_mean(key, near)}"
-            raise ConfigError(message)
-        said[key] = _Said(value=value, origin=origin, folder=file.parent)
-    return said
-
-
-def _flat(tree: Mapping[str, Any], known: Mapping[str, Option], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        key = prefix + name
-        if isinstance(value, dict) and _is_section(key, known):
-            yield from _flat(value, known, f"{key}.")
-        else:
-            yield key, value
-
-
-def _is_section(key: str, known: Mapping[str, Option]) -> bool:
-    return any(option.startswith(f"{key}.") for option in known)
-
-
-def _lines(content: str) -> dict[str, int]:
-    """Find on which line each key is said; good enough for people, since tomllib keeps no positions."""
-    lines: dict[str, int] = {}
-    table = ""
-    for number, line in enumerate(content.splitlines(), start=1):
-        if match := _TABLE_LINE.match(line):
-            table = _plain_key(match[1])
-            lines.setdefault(table, number)
-        elif match := _KEY_LINE.match(line):
-            lines.setdefault(f"{table}.{_plain_key(match[1])}".lstrip("."), number)
-    return lines
-
-
-def _plain_key(text: str) -> str:
-    return re.sub(r"""[\s"']""", "", text)
-
-
-def _line(key: str, lines: Mapping[str, int]) -> str:
-    while key:
-        if key in lines:
-            return f":{lines[key]}"
-        key = key.rpartition(".")[0]
-    return ""
-
-
-def _did_you_mean(word: str, known: Mapping[str, object]) -> str:
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
-    # A key in the wrong section differs more than the cutoff allows, though its own name is right.
-    near = near or [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]][:1]
-    return f"; did you mean {near[0]}?" if near else "."
-
-
-def _assemble(said: Mapping[str, _Said], *, data: Path) -> Config:
+def _assemble(said: Mapping[str, Said], *, data: Path) -> Config:
     known = {option.key: option for option in OPTIONS}
     values: dict[str, Any] = {"data": data}
     for key in said:
         if key not in known:
-            message = f"{key} is no option{_did_you_mean(key, known)}"
+            message = f"{key} is no option{did_you_mean(key, known)}"
             raise ConfigError(message)
     for option in OPTIONS:
         if option.key in said:
@@ -441,14 +394,15 @@ def _assemble(said: Mapping[str, _Said], *, data: Path) -> Config:
     return config
 
 
-def _value(option: Option, said: _Said) -> object:
+def _value(option: Option, said: Said) -> object:
     value = said.value
     try:
         if said.is_text:
             value = option.kind.parse(str(value))
         return option.kind.read(value, said.folder)
     except ValueError:
-        message = f"{said.origin}: {option.key} takes {option.kind.name}, not {_shown(said.value)}."
+        shown = "what it is given" if option.kind.is_secret else _shown(said.value)
+        message = f"{said.origin}: {option.key} takes {option.kind.name}, not {shown}."
         raise ConfigError(message) from None
 
 
@@ -464,6 +418,7 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
 
     return Config(
         **{key: value for key, value in values.items() if "." not in key},
+        registry_server=RegistryServerConfig(**section("registry_server.")),
         gateway=GatewayConfig(**section("gateway.")),
         auth=AuthConfig(**section("auth.")),
         stores=StoresConfig(file=FileStoreConfig(**section("stores.file."))),
@@ -478,7 +433,12 @@ def _check(config: Config) -> None:
         origin = config.origins["default_store"]
         message = f"{origin}: default_store is {config.default_store!r}, but there is {', '.join(sorted(stores))} only."
         raise ConfigError(message)
-    if (config.gateway.tls_cert is None) != (config.gateway.tls_key is None):
-        given, wanted = ("tls_cert", "tls_key") if config.gateway.tls_cert else ("tls_key", "tls_cert")
-        message = f"{config.origins[f'gateway.{given}']}: gateway.{given} needs gateway.{wanted} beside it."
+    for section, server in (("gateway", config.gateway), ("registry_server", config.registry_server)):
+        if (server.tls_cert is None) != (server.tls_key is None):
+            given, wanted = ("tls_cert", "tls_key") if server.tls_cert else ("tls_key", "tls_cert")
+            message = f"{config.origins[f'{section}.{given}']}: {section}.{given} needs {section}.{wanted} beside it."
+            raise ConfigError(message)
+    if config.registry_token is not None and config.registry_token_file is not None:
+        origin = config.origins["registry_token_file"]
+        message = f"{origin}: registry_token_file and registry_token are both said; one is enough."
         raise ConfigError(message)

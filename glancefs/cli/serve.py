@@ -51,7 +51,7 @@ def serve(said: Said, *, listen: str | None, workers: int | None, insecure: bool
 
     config = said.load({"gateway.listen": listen, "gateway.workers": workers})
     _refuse_open_door(config, is_insecure=insecure)
-    _set_up_logging(log_level)
+    set_up_logging(log_level)
     serving = _Serving(config)
     gateway = config.gateway
     server = Server(
@@ -133,7 +133,8 @@ def _limits(config: GatewayConfig) -> Limits:
     )
 
 
-def _set_up_logging(level: str) -> None:
+def set_up_logging(level: str) -> None:
+    """Log to standard error, one line for each event."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()

@@ -183,6 +183,17 @@ class Registry(Protocol):
         ...
 
 
+class ServedRegistry(Registry, Protocol):
+    """A registry that can be served to others, who may have to ask again because an answer was lost."""
+
+    def once(self, key: str) -> Registry:
+        """Give this registry for one change, which is made once however often it is asked for under this key.
+
+        Who asks again within five minutes gets the answer of the first time. A change that is refused leaves nothing.
+        """
+        ...
+
+
 def every_image(registry: Registry, query: ImageQuery, *, page_size: int = 500) -> Iterator[Image]:
     """Give all images that match, whatever the query's limit, page by page: nothing is held open in between."""
     while True:

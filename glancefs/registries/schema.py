@@ -17,7 +17,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, SmallInteger, Table, Text
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 """Every schema that this version knows, oldest first; the last one is the one that it works with."""
 
 SORTED_BY: Final = ("created_at", "updated_at", "name", "size", "id")
@@ -117,6 +117,15 @@ holdings: Final = Table(
     comment="How much of what there is, kept up with each change: counting a million images takes a second.",
 )
 
+answers: Final = Table(
+    "answers",
+    metadata,
+    Column("key", Text, primary_key=True, comment="What the asker calls this one change, and no other."),
+    Column("kept_at", BigInteger, nullable=False, comment="UTC, in seconds since the epoch."),
+    Column("answer", Text, nullable=False, comment="What the change gave, as JSON, in ASCII."),
+    comment="Changes that may be asked for again because their answer was lost; kept for minutes (once.KEPT).",
+)
+
 Index(SEQ_INDEX, images.c.seq, unique=True)
 Index("ix_images_revision", images.c.revision, unique=True)
 Index(
@@ -164,3 +173,4 @@ _shelf_indexes()
 
 Index("ix_folders_revision", folders.c.revision, unique=True)
 Index("ix_folders_path", folders.c.path)
+Index("ix_answers_kept_at", answers.c.kept_at)

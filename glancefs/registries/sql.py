@@ -11,18 +11,20 @@ registry is not to be used on both sides of a fork.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from glancefs.errors import Duplicate, ImageNotFound, InvalidQuery, StaleImage, StoreFull
 from glancefs.model import Image, ImageStatus, Location
 from glancefs.registries.base import Changes, Holdings, ImageQuery, Superseded
-from glancefs.registries.commits import GroupCommit, Transaction
+from glancefs.registries.commits import Commits, GroupCommit, Transaction
 from glancefs.registries.lists import Lists
+from glancefs.registries.once import Answers
 from glancefs.registries.rows import IMAGE_COLUMNS, image_of, property_digests, values_of
 from glancefs.registries.schema import counters, holdings, image_properties, images
 from glancefs.registries.sql_folders import SqlFolders, changed_folders
@@ -62,6 +64,13 @@ def registry_url(data_folder: Path) -> str:
     return f"sqlite:///{data_folder.absolute() / 'registry.sqlite'}"
 
 
+@dataclass(slots=True)
+class _Room:
+    """Whether the room that was set aside for a full disk is in use."""
+
+    was_given: bool = False
+
+
 class SqlRegistry:
     """Keeps the metadata of images in a database.
 
@@ -77,15 +86,21 @@ class SqlRegistry:
             self._database.file.set_room_aside()
         else:
             check_schema(self._database)
-        self._commits = GroupCommit(database=self._database)
         self._lists = Lists()
-        self._folders = SqlFolders(database=self._database, commits=self._commits)
-        self._room_was_given = False
+        self._answers = Answers()
+        self._room = _Room()
+        self._commits: Commits = GroupCommit(database=self._database)
+
+    def once(self, key: str) -> Self:
+        """See `ServedRegistry.once`."""
+        same = copy(self)
+        same._commits = self._answers.of(key, self._commits)  # noqa: SLF001 - a copy of this very object
+        return same
 
     @property
     def folders(self) -> SqlFolders:
         """See `Registry.folders`."""
-        return self._folders
+        return SqlFolders(database=self._database, commits=self._commits)
 
     def add(self, image: Image, *, superseding: Superseded | None = None) -> Image:
         """See `Registry.add`."""
@@ -121,14 +136,14 @@ class SqlRegistry:
         def change(transaction: Transaction) -> Image:
             return _delete(transaction, image_id, expected_revision, deleted_at)
 
-        if self._room_was_given:
-            self._room_was_given = not self._database.file.set_room_aside()
+        if self._room.was_given:
+            self._room.was_given = not self._database.file.set_room_aside()
         try:
             return self._commits.run(change)
         except StoreFull:
             if not self._database.file.give_room():
                 raise
-            self._room_was_given = True
+            self._room.was_given = True
             return self._commits.run(change)
 
     def changes(self, *, since: int, limit: int = 1000) -> Changes:
@@ -192,11 +207,13 @@ class SqlRegistry:
 def _add(transaction: Transaction, image: Image, superseded: Superseded | None) -> Image:
     if image.id and _is_taken(transaction, image.id):
         raise Duplicate(f"There is, or was, an image {image.id!r}.")
+    # First, since it refuses names that have no path, and a refusal leaves nothing counted.
+    values = values_of(image)
     place = None if superseded is None else _supersede(transaction, superseded)
     image_id = image.id or _generated_id(transaction)
     revision = transaction.next_revision()
     added = replace(image, id=image_id, revision=revision)
-    values = values_of(added) | {"seq": revision, "place": revision if place is None else place}
+    values |= {"id": image_id, "revision": revision, "seq": revision, "place": revision if place is None else place}
     transaction.connection.execute(_ADD, values)
     _add_properties(transaction, revision, property_digests(added.properties))
     transaction.hold(added, images=1)
@@ -224,9 +241,11 @@ def _generated_id(transaction: Transaction) -> str:
 
 def _replace(transaction: Transaction, image: Image, expected_revision: int, superseded: Superseded | None) -> Image:
     seq, before = _current(transaction, image.id, expected_revision)
-    place = {} if superseded is None else {"place": _supersede(transaction, superseded)}
+    values = values_of(image)
+    if superseded is not None:
+        values["place"] = _supersede(transaction, superseded)
     after = replace(image, revision=transaction.next_revision())
-    transaction.connection.execute(_REPLACE, values_of(after) | place | {"wanted_id": image.id})
+    transaction.connection.execute(_REPLACE, values | {"revision": after.revision, "wanted_id": image.id})
     old, new = property_digests(before.properties), property_digests(after.properties)
     gone = [{"old_digest": digest, "old_seq": seq} for digest in old - new]
     if gone:

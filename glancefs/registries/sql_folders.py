@@ -43,7 +43,7 @@ from sqlalchemy import (
 from glancefs.errors import FolderNotEmpty, Forbidden, InvalidQuery, PathNotFound, PathTaken
 from glancefs.model import Image
 from glancefs.paths import name_of, path_of
-from glancefs.registries.commits import GroupCommit, Transaction
+from glancefs.registries.commits import Commits, Transaction
 from glancefs.registries.folders import Folder, FolderPage, Found, View
 from glancefs.registries.rows import IMAGE_COLUMNS, Shelf, folder_key, image_of, seconds
 from glancefs.registries.schema import folders, images
@@ -59,7 +59,7 @@ _FOLDER_COLUMNS: Final = tuple(folders.c)
 class SqlFolders:
     """The tree of a registry that is kept in a database."""
 
-    def __init__(self, *, database: SqliteDatabase, commits: GroupCommit) -> None:
+    def __init__(self, *, database: SqliteDatabase, commits: Commits) -> None:
         self._database = database
         self._commits = commits
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import settings
@@ -25,6 +26,9 @@ from tests.contract.registry_model import an_image
 
 class RegistryContract(RegistryKeeping, RegistryLists, RegistryCompany):
     """The whole contract. A backend's class adds `open`."""
+
+    examples: ClassVar[int] = 40
+    """How many sequences of changes and lists are tried."""
 
     @staticmethod
     def open(folder: Path) -> Registry:
@@ -65,4 +69,4 @@ class RegistryContract(RegistryKeeping, RegistryLists, RegistryCompany):
             def teardown(self) -> None:
                 self.registry.close()
 
-        run_state_machine_as_test(Machine, settings=settings(max_examples=40, stateful_step_count=25))
+        run_state_machine_as_test(Machine, settings=settings(max_examples=self.examples, stateful_step_count=25))

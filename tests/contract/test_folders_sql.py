@@ -65,7 +65,8 @@ def test_a_registry_of_the_first_schema_gets_its_folders(tmp_path: Path) -> None
             connection.execute(text(f"DROP INDEX {index}"))
         for column in ("folder", "place"):
             connection.execute(text(f"ALTER TABLE images DROP COLUMN {column}"))
-        connection.execute(text("DROP TABLE folders"))
+        for table in ("folders", "answers"):
+            connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     registry.close()
     with pytest.raises(ConfigError):

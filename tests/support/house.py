@@ -17,7 +17,7 @@ TOP_LEVEL = frozenset(
     [
         *("glancefs", "gateway", "mount_helpers", "tests", "docs", ".ci"),
         *("README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml"),
-        *("requirements.lock", "requirements-test.lock"),
+        *("requirements.lock", "requirements-build.lock", "requirements-test.lock", "requirements-keystone.lock"),
         *(".gitignore", ".gitattributes", ".editorconfig", ".pre-commit-config.yaml"),
     ]
 )

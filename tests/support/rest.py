@@ -244,7 +244,7 @@ class RestMaker:
         self._closing.append(metrics.close)
         images = Images(registry=registry, stores={"file": store}, default_store="file", **options)
         application = Application(
-            rest=RestDoor(images=images, uploads=metrics.upload),
+            door=RestDoor(images=images, uploads=metrics.upload),
             authenticator=HtpasswdAuth(
                 file=PasswordFile(path=passwords), remembered=RememberedPasswords(), admins=("root",)
             ),

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The registry that another machine serves: `glancefs registry` there, this here, HTTP between them.
+
+Answers for `Registry` over the calls of `docs/reference/registry.md`, for how long an answer is waited for, and for
+asking again: a call that only reads may be repeated, and a change carries a key under which the other end makes it once
+(`ServedRegistry.once`). So no change is made twice, and none that was made is reported as refused. Caches nothing.
+
+Threading: every method may be called from many threads at once; connections are pooled. Not to be used on both sides of
+a fork.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+import urllib3
+from urllib3 import exceptions as failures
+from urllib3.connection import HTTPConnection
+
+from glancefs import __version__, errors
+from glancefs.model import Image, Location
+from glancefs.registries.base import Changes, Holdings, ImageQuery, Superseded
+from glancefs.registries.calls import LONG, Call, every_call
+from glancefs.registries.folders import Folder, FolderPage, Found, View
+from glancefs.registries.values import to_json
+from glancefs.transport import URN, error_of, reason_of, server_of
+
+PREFIX: Final = "/registry/v1/"
+"""What the paths of all calls begin with."""
+
+KEY_HEADER: Final = "Idempotency-Key"
+"""Where a change says under which key it is to be made once."""
+
+LONG_SECONDS: Final = 120.0
+"""How long a call that grows with what there is may take."""
+
+_CONNECT_SECONDS: Final = 2.0
+_PAUSES: Final = (0.05, 0.1, 0.2, 0.4)
+"""Before each further try, in seconds; the last one before all that follow."""
+
+_DOWN_SECONDS: Final = 1.0
+"""For how long after a call that failed the others try once only, so that nobody's threads pile up."""
+
+_AT_ONCE: Final = 1000
+"""How many locations or identifiers are asked about in one call."""
+
+_PASSED_ON: Final = (
+    *(errors.InvalidRequest, errors.ImageNotFound, errors.PathNotFound, errors.Conflict),
+    *(errors.ProtectedImage, errors.StoreFull),
+)
+"""Errors that are the asker's own; all others are trouble between us and the registry."""
+
+_TROUBLED: Final = frozenset({502, 503, 504})
+
+_SOCKET_OPTIONS: Final = [
+    *HTTPConnection.default_socket_options,
+    # A connection to a host that was cut off ends itself (tcp(7)), rather than be tried by one call after the other.
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 5000),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+]
+
+
+class RemoteRegistry:
+    """Keeps the metadata of images in the registry at a URL.
+
+    ``token`` is the secret that both ends share; ``timeout`` is for how many seconds an answer is waited for before the
+    registry counts as unavailable. Raises ConfigError for a URL that names no server.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        token: str | None = None,
+        cacert: Path | None = None,
+        timeout: float = 4.0,
+        connections: int = 64,
+    ) -> None:
+        self._wire = _Wire(url=url, token=token, cacert=cacert, timeout=timeout, connections=connections)
+        self._folders = RemoteFolders(self._wire)
+
+    @property
+    def folders(self) -> RemoteFolders:
+        """See `Registry.folders`."""
+        return self._folders
+
+    def add(self, image: Image, *, superseding: Superseded | None = None) -> Image:
+        """See `Registry.add`."""
+        added: Image = self._wire.call("add", image=image, superseding=superseding)
+        return added
+
+    def get(self, image_id: str) -> Image:
+        """See `Registry.get`."""
+        image: Image = self._wire.call("get", image_id=image_id)
+        return image
+
+    def find(self, query: ImageQuery) -> Sequence[Image]:
+        """See `Registry.find`."""
+        page: Sequence[Image] = self._wire.call("find", query=query)
+        return page
+
+    def replace(self, image: Image, *, expected_revision: int, superseding: Superseded | None = None) -> Image:
+        """See `Registry.replace`."""
+        replaced: Image = self._wire.call(
+            "replace", image=image, expected_revision=expected_revision, superseding=superseding
+        )
+        return replaced
+
+    def delete(self, image_id: str, *, expected_revision: int, deleted_at: datetime) -> Image:
+        """See `Registry.delete`."""
+        tombstone: Image = self._wire.call(
+            "delete", image_id=image_id, expected_revision=expected_revision, deleted_at=deleted_at
+        )
+        return tombstone
+
+    def changes(self, *, since: int, limit: int = 1000) -> Changes:
+        """See `Registry.changes`."""
+        changes: Changes = self._wire.call("changes", since=since, limit=limit)
+        return changes
+
+    def revision(self) -> int:
+        """See `Registry.revision`."""
+        revision: int = self._wire.call("revision")
+        return revision
+
+    def identity(self) -> str:
+        """See `Registry.identity`."""
+        identity: str = self._wire.call("identity")
+        return identity
+
+    def named_locations(self, locations: Collection[Location]) -> Collection[Location]:
+        """See `Registry.named_locations`."""
+        named: set[Location] = set()
+        for piece in _pieces(locations):
+            named.update(self._wire.call("named_locations", locations=piece))
+        return named
+
+    def holdings(self) -> Sequence[Holdings]:
+        """See `Registry.holdings`."""
+        holdings: Sequence[Holdings] = self._wire.call("holdings")
+        return holdings
+
+    def close(self) -> None:
+        """See `Registry.close`."""
+        self._wire.close()
+
+
+class RemoteFolders:
+    """The tree of a remote registry."""
+
+    def __init__(self, wire: _Wire) -> None:
+        self._wire = wire
+
+    def images_in(self, path: str, view: View, *, after: str | None = None, limit: int = 1000) -> FolderPage:
+        """See `FolderRegistry.images_in`."""
+        page: FolderPage = self._wire.call("folders/images_in", path=path, view=view, after=after, limit=limit)
+        return page
+
+    def folders_in(self, path: str, view: View, *, after: str | None = None, limit: int = 1000) -> Sequence[Folder]:
+        """See `FolderRegistry.folders_in`."""
+        page: Sequence[Folder] = self._wire.call("folders/folders_in", path=path, view=view, after=after, limit=limit)
+        return page
+
+    def folder(self, path: str, view: View) -> Folder:
+        """See `FolderRegistry.folder`."""
+        folder: Folder = self._wire.call("folders/folder", path=path, view=view)
+        return folder
+
+    def first_named(self, name: str, view: View) -> Image | None:
+        """See `FolderRegistry.first_named`."""
+        image: Image | None = self._wire.call("folders/first_named", name=name, view=view)
+        return image
+
+    def at(self, name: str, view: View) -> Found:
+        """See `FolderRegistry.at`."""
+        found: Found = self._wire.call("folders/at", name=name, view=view)
+        return found
+
+    def first_of_their_names(self, image_ids: Collection[str], view: View) -> Collection[str]:
+        """See `FolderRegistry.first_of_their_names`."""
+        first: set[str] = set()
+        for piece in _pieces(image_ids):
+            first.update(self._wire.call("folders/first_of_their_names", image_ids=piece, view=view))
+        return first
+
+    def add_folder(self, folder: Folder) -> Folder:
+        """See `FolderRegistry.add_folder`."""
+        added: Folder = self._wire.call("folders/add_folder", folder=folder)
+        return added
+
+    def set_folder_mtime(self, folder: Folder) -> Folder:
+        """See `FolderRegistry.set_folder_mtime`."""
+        changed: Folder = self._wire.call("folders/set_folder_mtime", folder=folder)
+        return changed
+
+    def remove_folder(self, path: str, view: View, *, removed_at: datetime) -> None:
+        """See `FolderRegistry.remove_folder`."""
+        self._wire.call("folders/remove_folder", path=path, view=view, removed_at=removed_at)
+
+    def move_folder(self, old: str, new: str, view: View, *, moved_at: datetime) -> int:
+        """See `FolderRegistry.move_folder`."""
+        moved: int = self._wire.call("folders/move_folder", old=old, new=new, view=view, moved_at=moved_at)
+        return moved
+
+
+class _Wire:
+    """Calls to one server, each within its time, and asked again where nobody answered."""
+
+    def __init__(self, *, url: str, token: str | None, cacert: Path | None, timeout: float, connections: int) -> None:
+        try:
+            parts = server_of(url)
+        except errors.InvalidRequest as error:
+            message = f"The registry can't be at this URL. {error}"
+            raise errors.ConfigError(message) from None
+        self._url = url.rstrip("/")
+        self._path = parts.path.rstrip("/") + PREFIX
+        self._timeout = timeout
+        self._headers = {"Content-Type": "application/json", "User-Agent": f"glancefs/{__version__}"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        host = parts.hostname or ""
+        self._pool: urllib3.HTTPConnectionPool
+        if parts.scheme == "https":
+            ca_certs = str(cacert) if cacert else None
+            self._pool = urllib3.HTTPSConnectionPool(
+                host, parts.port or 443, maxsize=connections, ca_certs=ca_certs, socket_options=_SOCKET_OPTIONS
+            )
+        else:
+            self._pool = urllib3.HTTPConnectionPool(
+                host, parts.port or 80, maxsize=connections, socket_options=_SOCKET_OPTIONS
+            )
+        self._failed_at = float("-inf")
+        self._is_closed = False
+
+    def call(self, name: str, /, **arguments: object) -> Any:  # noqa: ANN401 - the answer is the call's
+        """Make a call. Raises what the registry raises, and RegistryUnavailable when it does not answer."""
+        call = every_call()[name]
+        body = json.dumps({argument: to_json(value) for argument, value in arguments.items()}).encode()
+        status, said = self._ask(call, body)
+        if status != HTTPStatus.OK:
+            raise self._refusal(status, said)
+        try:
+            return call.answer(json.loads(said)["answer"])
+        except (ValueError, TypeError, KeyError, errors.InvalidRequest):
+            message = f"{self._url} answers with something else than a registry of this version does."
+            raise errors.RegistryUnavailable(message) from None
+
+    def close(self) -> None:
+        """Let go of the connections; later calls are refused."""
+        self._is_closed = True
+        self._pool.close()
+
+    def _ask(self, call: Call, body: bytes) -> tuple[int, bytes]:
+        """Ask until there is an answer, or no time left."""
+        seconds = max(self._timeout, LONG_SECONDS) if call.name in LONG else self._timeout
+        # One key for all tries: it is what makes them one change.
+        headers = self._headers | ({KEY_HEADER: secrets.token_hex(16)} if call.changes else {})
+        deadline = time.monotonic() + seconds
+        is_down = time.monotonic() - self._failed_at < _DOWN_SECONDS
+        was_sent = False
+        tries = 0
+        while True:
+            if self._is_closed:
+                raise errors.RegistryUnavailable("The registry is closed.")
+            try:
+                answer = self._try(call, body, headers, deadline - time.monotonic())
+            except failures.HTTPError as error:
+                reason = reason_of(error)
+                was_sent = was_sent or not _was_not_sent(error)
+            else:
+                if answer[0] not in _TROUBLED or URN.encode() in answer[1]:
+                    self._failed_at = float("-inf")
+                    return answer
+                reason, was_sent = f"answers {answer[0]}", True
+            pause = _PAUSES[min(tries, len(_PAUSES) - 1)]
+            tries += 1
+            # What may have been done is worth asking about as long as there is time.
+            is_hopeless = is_down and not (call.changes and was_sent)
+            if is_hopeless or time.monotonic() + pause >= deadline:
+                self._failed_at = time.monotonic()
+                raise self._failure(reason, is_unknown=call.changes and was_sent)
+            time.sleep(pause)
+
+    def _try(self, call: Call, body: bytes, headers: Mapping[str, str], seconds: float) -> tuple[int, bytes]:
+        response = self._pool.urlopen(
+            "POST",
+            self._path + call.name,
+            body=body,
+            headers=headers,
+            retries=False,
+            redirect=False,
+            timeout=urllib3.Timeout(connect=min(seconds, _CONNECT_SECONDS), total=seconds),
+        )
+        return response.status, response.data
+
+    def _failure(self, reason: str, *, is_unknown: bool) -> errors.RegistryUnavailable:
+        doubt = "; whether the change was made is not known" if is_unknown else ""
+        return errors.RegistryUnavailable(f"The registry at {self._url} {reason}{doubt}.")
+
+    def _refusal(self, status: int, said: bytes) -> errors.GlancefsError:
+        error = error_of(status, said)
+        if URN.encode() in said and (isinstance(error, _PASSED_ON) or type(error) is errors.Forbidden):
+            return error
+        if isinstance(error, errors.NotAuthenticated):
+            return errors.RegistryUnavailable(f"The registry at {self._url} does not take our registry_token.")
+        if isinstance(error, errors.RegistryUnavailable):
+            return error
+        return errors.RegistryUnavailable(f"The registry at {self._url} refuses: {error}")
+
+
+def _was_not_sent(error: failures.HTTPError) -> bool:
+    """Say whether a request can't have reached anybody, since there was no connection."""
+    reason = error.reason if isinstance(error, failures.MaxRetryError) else error
+    return isinstance(reason, failures.NewConnectionError | failures.ConnectTimeoutError)
+
+
+def _pieces(values: Collection[Any]) -> Sequence[Sequence[Any]]:
+    listed = list(values)
+    return [listed[start : start + _AT_ONCE] for start in range(0, len(listed), _AT_ONCE)]
