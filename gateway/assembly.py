@@ -15,7 +15,7 @@ from gateway.health import Health
 from gateway.metrics import Metrics, MetricsPage
 from gateway.passwords import PasswordFile, RememberedPasswords
 from gateway.registry.door import ROUTES as REGISTRY_ROUTES
-from gateway.registry.door import RegistryDoor
+from gateway.registry.door import Clocked, RegistryDoor
 from gateway.registry.guard import TokenAuth
 from gateway.rest.door import RestDoor
 from gateway.root import DoorSign
@@ -45,15 +45,16 @@ def make_registry_metrics(*, workers: int) -> Metrics:
     return Metrics(routes=(*REGISTRY_ROUTES, "root", "healthcheck", "metrics"), workers=workers)
 
 
-def make_registry_application(registry: ServedRegistry, *, token: str | None, metrics: Metrics) -> Application:
+def make_registry_application(registry: ServedRegistry, *, token: str | None, metrics: Metrics) -> Clocked:
     """Give the application that serves a registry to who presents the token."""
-    return Application(
+    application = Application(
         door=RegistryDoor(registry=registry),
         authenticator=TokenAuth(token=token),
         health=Health(registry=registry, stores={}),
         metrics=MetricsPage(metrics=metrics, registry=registry),
         signs=[DoorSign(name="registry", path="/images/", about="The images' metadata, for other servers and mounts.")],
     )
+    return Clocked(application)
 
 
 def make_authenticator(config: AuthConfig) -> Authenticator:

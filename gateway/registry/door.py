@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.problems import method_not_allowed, not_found, problem_response
 from gateway.registry.images import ImagesOfRegistry
@@ -21,8 +22,14 @@ from gateway.wsgi import ROUTE_KEY, Request, Response, no_content, whole
 from glancefs.errors import InvalidRequest, NotAuthenticated, UploadTooLarge
 from glancefs.registries.base import Registry, ServedRegistry
 from glancefs.registries.calls import Call, every_call
-from glancefs.registries.remote import KEY_HEADER, PREFIX
+from glancefs.registries.remote import KEY_HEADER, PREFIX, TIME_HEADER, UNTIL_HEADER
 from glancefs.registries.values import to_json
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from gateway.http.exchange import App
+    from gateway.http.sendfile import FileSlice
 
 ROUTES: Final = ("images", "images-detail", "image", *every_call())
 """The names of the routes, for metrics and logs."""
@@ -114,7 +121,27 @@ def _once(registry: ServedRegistry, request: Request) -> Registry:
     if not _KEY.fullmatch(key):
         message = f"{KEY_HEADER} takes 16 to 64 of A-Z a-z 0-9 _ -, never the same for two changes."
         raise InvalidRequest(message)
-    return registry.once(key)
+    until = request.header(UNTIL_HEADER.lower())
+    try:
+        return registry.once(key, until=None if until is None else float(until))
+    except ValueError:
+        message = f"{UNTIL_HEADER} takes seconds since the epoch."
+        raise InvalidRequest(message) from None
+
+
+class Clocked:
+    """An application whose every answer says what time it is here."""
+
+    def __init__(self, application: App) -> None:
+        self._application = application
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes | FileSlice]:
+        """Answer one request (PEP 3333)."""
+
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Callable[[bytes], object]:  # noqa: ANN401 - an exception or nothing
+            return start_response(status, [*headers, (TIME_HEADER, f"{time.time():.3f}")], *more)
+
+        return self._application(environ, start)
 
 
 def _json_of(request: Request) -> Any:  # noqa: ANN401 - JSON is anything

@@ -20,7 +20,7 @@ from glancefs.cli.serve import LEVELS, set_up_logging
 from glancefs.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gateway.application import Application
+    from gateway.registry.door import Clocked
     from glancefs.config import Config
     from glancefs.registries.base import Registry
 
@@ -51,7 +51,7 @@ def registry(said: Said, *, listen: str | None, workers: int | None, log_level: 
     metrics = make_registry_metrics(workers=serving.workers)
     opened: list[Registry] = []
 
-    def start() -> Application:
+    def start() -> Clocked:
         from gateway.assembly import make_registry_application
 
         served = open_served_registry(config)

@@ -186,10 +186,11 @@ class Registry(Protocol):
 class ServedRegistry(Registry, Protocol):
     """A registry that can be served to others, who may have to ask again because an answer was lost."""
 
-    def once(self, key: str) -> Registry:
+    def once(self, key: str, *, until: float | None = None) -> Registry:
         """Give this registry for one change, which is made once however often it is asked for under this key.
 
         Who asks again within five minutes gets the answer of the first time. A change that is refused leaves nothing.
+        After ``until``, in seconds since the epoch, it is not made any more but refused with RegistryUnavailable.
         """
         ...
 

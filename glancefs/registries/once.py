@@ -4,6 +4,7 @@
 Answers for what a caller far away needs: when an answer is lost it can't know whether the change was made, so it asks
 again under the same key. The change and its answer are committed together; who asks again gets that answer, whatever
 happened to the image since, and whichever process answers. A change that was refused left nothing, and is tried anew.
+Nor is a change made after its caller has given up: what it named, such as the bytes of an image, may be gone by then.
 
 Threading: may be used from many threads at once, as the commits beneath.
 """
@@ -17,6 +18,7 @@ from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import bindparam, delete, insert, select
 
+from glancefs.errors import RegistryUnavailable
 from glancefs.model import Image
 from glancefs.registries.commits import Change, Commits, Transaction
 from glancefs.registries.folders import Folder
@@ -45,9 +47,13 @@ class Answers:
         self._clock = clock
         self._forgot_at = float("-inf")
 
-    def of(self, key: str, commits: Commits) -> Commits:
-        """Give commits whose changes are made once under this key."""
-        return _Once(key, commits, self)
+    def of(self, key: str, commits: Commits, *, until: float | None = None) -> Commits:
+        """Give commits whose changes are made once under this key, and not after a time."""
+        return _Once(key, commits, self, until)
+
+    def is_after(self, until: float | None) -> bool:
+        """Say whether a time is over."""
+        return until is not None and self._clock() > until
 
     def find(self, transaction: Transaction, key: str) -> tuple[Any] | None:
         """Give the answer of a change that was made, in a tuple; None where it was not."""
@@ -70,16 +76,21 @@ class Answers:
 
 
 class _Once:
-    def __init__(self, key: str, commits: Commits, kept: Answers) -> None:
+    def __init__(self, key: str, commits: Commits, kept: Answers, until: float | None) -> None:
         self._key = key
         self._commits = commits
         self._kept = kept
+        self._until = until
 
     def run(self, change: Change[Outcome]) -> Outcome:
         def once(transaction: Transaction) -> Outcome:
             known = self._kept.find(transaction, self._key)
             if known is not None:
                 return cast("Outcome", known[0])
+            # In here, where nobody is waited for any more.
+            if self._kept.is_after(self._until):
+                message = "The change came after the time in which it was wanted."
+                raise RegistryUnavailable(message)
             outcome = change(transaction)
             self._kept.keep(transaction, self._key, outcome)
             return outcome

@@ -3,7 +3,8 @@
 
 Answers for `Registry` over the calls of `docs/reference/registry.md`, for how long an answer is waited for, and for
 asking again: a call that only reads may be repeated, and a change carries a key under which the other end makes it once
-(`ServedRegistry.once`). So no change is made twice, and none that was made is reported as refused. Caches nothing.
+(`ServedRegistry.once`), and not after we have given up. So no change is made twice, none that was made is reported as
+refused, and none comes when what it names is gone. Caches nothing.
 
 Threading: every method may be called from many threads at once; connections are pooled. Not to be used on both sides of
 a fork.
@@ -11,6 +12,7 @@ a fork.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import socket
@@ -39,10 +41,18 @@ PREFIX: Final = "/registry/v1/"
 KEY_HEADER: Final = "Idempotency-Key"
 """Where a change says under which key it is to be made once."""
 
+UNTIL_HEADER: Final = "Glancefs-Until"
+"""Where a change says until when it is wanted, by the server's clock, in seconds since the epoch."""
+
+TIME_HEADER: Final = "Glancefs-Time"
+"""Where each answer says what time it is there."""
+
 LONG_SECONDS: Final = 120.0
 """How long a call that grows with what there is may take."""
 
 _CONNECT_SECONDS: Final = 2.0
+_MARGIN: Final = 0.25
+"""How long before the caller gives up a change is not begun any more, in seconds: more than a commit takes."""
 _PAUSES: Final = (0.05, 0.1, 0.2, 0.4)
 """Before each further try, in seconds; the last one before all that follow."""
 
@@ -240,6 +250,7 @@ class _Wire:
                 host, parts.port or 80, maxsize=connections, socket_options=_SOCKET_OPTIONS
             )
         self._failed_at = float("-inf")
+        self._clock_ahead: float | None = None
         self._is_closed = False
 
     def call(self, name: str, /, **arguments: object) -> Any:  # noqa: ANN401 - the answer is the call's
@@ -264,7 +275,7 @@ class _Wire:
         """Ask until there is an answer, or no time left."""
         seconds = max(self._timeout, LONG_SECONDS) if call.name in LONG else self._timeout
         # One key for all tries: it is what makes them one change.
-        headers = self._headers | ({KEY_HEADER: secrets.token_hex(16)} if call.changes else {})
+        key = {KEY_HEADER: secrets.token_hex(16)} if call.changes else {}
         deadline = time.monotonic() + seconds
         is_down = time.monotonic() - self._failed_at < _DOWN_SECONDS
         was_sent = False
@@ -273,7 +284,7 @@ class _Wire:
             if self._is_closed:
                 raise errors.RegistryUnavailable("The registry is closed.")
             try:
-                answer = self._try(call, body, headers, deadline - time.monotonic())
+                answer = self._try(call, body, self._headers | key | self._until(deadline, call), deadline)
             except failures.HTTPError as error:
                 reason = reason_of(error)
                 was_sent = was_sent or not _was_not_sent(error)
@@ -291,7 +302,8 @@ class _Wire:
                 raise self._failure(reason, is_unknown=call.changes and was_sent)
             time.sleep(pause)
 
-    def _try(self, call: Call, body: bytes, headers: Mapping[str, str], seconds: float) -> tuple[int, bytes]:
+    def _try(self, call: Call, body: bytes, headers: Mapping[str, str], deadline: float) -> tuple[int, bytes]:
+        seconds = deadline - time.monotonic()
         response = self._pool.urlopen(
             "POST",
             self._path + call.name,
@@ -301,7 +313,15 @@ class _Wire:
             redirect=False,
             timeout=urllib3.Timeout(connect=min(seconds, _CONNECT_SECONDS), total=seconds),
         )
+        with contextlib.suppress(KeyError, ValueError):
+            self._clock_ahead = float(response.headers[TIME_HEADER]) - time.monotonic()
         return response.status, response.data
+
+    def _until(self, deadline: float, call: Call) -> dict[str, str]:
+        """Say until when a change is wanted, by the server's clock, once that is known from an answer."""
+        if self._clock_ahead is None or not call.changes:
+            return {}
+        return {UNTIL_HEADER: f"{deadline + self._clock_ahead - _MARGIN:.3f}"}
 
     def _failure(self, reason: str, *, is_unknown: bool) -> errors.RegistryUnavailable:
         doubt = "; whether the change was made is not known" if is_unknown else ""

@@ -91,10 +91,10 @@ class SqlRegistry:
         self._room = _Room()
         self._commits: Commits = GroupCommit(database=self._database)
 
-    def once(self, key: str) -> Self:
+    def once(self, key: str, *, until: float | None = None) -> Self:
         """See `ServedRegistry.once`."""
         same = copy(self)
-        same._commits = self._answers.of(key, self._commits)  # noqa: SLF001 - a copy of this very object
+        same._commits = self._answers.of(key, self._commits, until=until)  # noqa: SLF001 - a copy of this very object
         return same
 
     @property

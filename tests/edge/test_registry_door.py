@@ -146,14 +146,25 @@ def test_of_two_who_change_one_revision_one_succeeds(asked: Ask) -> None:
     assert asked("DELETE", "/images/1", None, {"If-Match": '"2"'}).status == 200
 
 
-def test_a_change_with_a_key_is_made_once(asked: Ask) -> None:
+@pytest.mark.expect_log("The change came after the time in which it was wanted")
+def test_a_change_with_a_key_is_made_once_and_not_when_it_is_too_late(asked: Ask) -> None:
     for _ in range(3):
         assert asked("POST", "/images", new(), KEY).image["id"] == "1"
     key = {"Idempotency-Key": "another-key-of-this-test"}
     answers = [asked("DELETE", "/images/1", None, key) for _ in range(2)]
     assert answers[0].image == answers[1].image
     assert asked("POST", "/registry/v1/revision", {}).json == {"answer": 2}
-    for key in ({"Idempotency-Key": "short"}, {"Idempotency-Key": "with blanks in the key"}):
+    late = {"Idempotency-Key": "a-third-key-of-this-test", "Glancefs-Until": "1000000000.5"}
+    refused = asked("POST", "/images", new(), late)
+    assert (refused.status, refused.json["type"]) == (503, "urn:glancefs:error:registry-unavailable")
+    now = float(refused.headers["glancefs-time"])
+    assert asked("POST", "/images", new(), late | {"Glancefs-Until": str(now + 600)}).image["id"] == "2"
+    assert asked("POST", "/images", new(), late).image["id"] == "2"
+    for key in (
+        late | {"Glancefs-Until": "noon"},
+        {"Idempotency-Key": "short"},
+        {"Idempotency-Key": "with blanks in the key"},
+    ):
         assert asked("POST", "/images", new(), key).status == 400
 
 
@@ -198,8 +209,9 @@ def test_arguments_that_a_call_does_not_have_are_refused(asked: Ask) -> None:
     assert asked("POST", "/registry/v1/folders/at", {"name": "a", "view": view}).json == {
         "answer": {"image": None, "folder": None}
     }
-    for said in ({"name": "a"}, {"name": "a", "view": view, "more": 1}, {"name": None, "view": view}, [], 5):
-        assert asked("POST", "/registry/v1/folders/at", said).status == 400
+    wrongs: list[Any] = [{"name": "a"}, {"name": "a", "view": view, "more": 1}, {"name": None, "view": view}, [], 5]
+    for wrong in wrongs:
+        assert asked("POST", "/registry/v1/folders/at", wrong).status == 400
 
 
 def test_the_reference_names_every_call_with_its_arguments() -> None:
