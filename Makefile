@@ -22,6 +22,9 @@ BENCH_PACKAGES := apache2-utils bindfs eatmydata rclone wrk
 # The peer of the benchmarks is unpacked here, not installed, so that no web server starts on this machine.
 BENCH_PEER := .cache/nginx/usr/sbin/nginx
 
+# The Keystone that the tests start lives in an environment of its own, since it pins what we do not.
+KEYSTONE := .cache/keystone
+
 # $(call apt,PACKAGES): install Debian packages as root or through sudo; one plain sentence where that cannot be.
 apt = { command -v apt-get >/dev/null || { echo "Please install $(1): this machine has no apt-get." >&2; false; }; } && \
       { [ "$$(id -u)" = 0 ] && sudo= || sudo=$$(command -v sudo) || \
@@ -40,7 +43,7 @@ help: ## list the targets
 setup: $(VENV)/.run ## make .venv with what running takes
 	@echo 'Ready: "make run" serves images.'
 
-setup-test: $(VENV)/.test test-packages ## add what the tests take
+setup-test: $(VENV)/.test $(KEYSTONE)/.made test-packages ## add what the tests take
 
 run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs, and show them as files in MOUNT, ~/glancefs
 	@mkdir -p "$(DATA)" "$(MOUNT)"; trap stopped=yes INT TERM HUP; \
@@ -78,9 +81,10 @@ lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of e
 	@$(PIP) install uv
 	@compile="$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate $(ARGS)"; \
-	    $$compile pyproject.toml --extra mount --extra test --group build --output-file requirements-test.lock && \
+	    $$compile pyproject.toml --extra mount --extra keystone --extra test --group build --output-file requirements-test.lock && \
 	    $$compile pyproject.toml --extra mount --constraint requirements-test.lock --output-file requirements.lock && \
-	    $$compile --group build --constraint requirements-test.lock --output-file requirements-build.lock
+	    $$compile --group build --constraint requirements-test.lock --output-file requirements-build.lock && \
+	    $$compile --group keystone-server --output-file requirements-keystone.lock
 
 clean: ## remove everything that was made here
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
@@ -103,6 +107,12 @@ $(VENV)/.test: requirements-test.lock $(VENV)/.run
 	@echo "Installing the packages of requirements-test.lock into $(VENV)"
 	@$(call PINNED,requirements-test.lock)
 	@touch $@
+
+# Without it the tests on Keystone are skipped by name.
+$(KEYSTONE)/.made: requirements-keystone.lock | $(BIN)/python
+	@echo "Installing the packages of requirements-keystone.lock into $(KEYSTONE)"
+	@{ $(BIN)/python -m venv --clear $(KEYSTONE) && $(KEYSTONE)/bin/python -m pip --disable-pip-version-check -qq install \
+	    --require-hashes --only-binary :all: --requirement $< && touch $@; } || [ "$$CI" != true ]
 
 mount-packages:
 	@{ pkg-config --exists fuse3 && command -v gcc && command -v fusermount3 && \

@@ -21,6 +21,7 @@ from gateway.rest.door import RestDoor
 from gateway.root import DoorSign
 from glancefs.assembly import Assembly
 from glancefs.config import AuthConfig, GatewayConfig
+from glancefs.errors import ConfigError
 from glancefs.registries.base import ServedRegistry
 
 
@@ -58,9 +59,21 @@ def make_registry_application(registry: ServedRegistry, *, token: str | None, me
 
 
 def make_authenticator(config: AuthConfig) -> Authenticator:
-    """Give the authenticator that the configuration names."""
+    """Give the authenticator that the configuration names. Raises ConfigError where its packages are missing."""
     if config.mode == "htpasswd":
         return HtpasswdAuth(
             file=PasswordFile(path=config.htpasswd), remembered=RememberedPasswords(), admins=config.admins
         )
+    if config.mode == "keystone":
+        return _keystone(config)
     return NoAuth()
+
+
+def _keystone(config: AuthConfig) -> Authenticator:
+    try:
+        # An extra of the package, and a quarter of a second that others need not wait.
+        from gateway.keystone import KeystoneAuth  # noqa: PLC0415 - see above
+    except ImportError as error:
+        message = f"auth.mode is keystone, which needs further packages, as glancefs[keystone] brings them: {error}."
+        raise ConfigError(message) from None
+    return KeystoneAuth(config=config.keystone)

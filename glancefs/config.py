@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configuration: one TOML file, the environment and the command line, read once into one frozen value.
 
-Answers for which options there are, what they may be, which source wins (command line, then environment, then file,
-then default) and where each value came from. The only reader of the environment. Opens nothing that an option names.
+Answers for which source wins (command line, then environment, then file, then default), for where each value came from,
+and for what single values can't tell. Which options there are, `glancefs.option_table` says. The only reader of the
+environment. Opens nothing that an option names.
 
 Every option is overridden by ``GLANCEFS_<SECTION>_<OPTION>``; an empty variable counts as not set. Relative paths are
 relative to the folder of the file that says them, or to the working directory.
@@ -23,9 +24,9 @@ from typing import Any, Final
 from glancefs import options as kinds
 from glancefs.config_file import Said, did_you_mean, read_file
 from glancefs.errors import ConfigError
-from glancefs.options import Address, Kind
+from glancefs.option_table import OPTIONS, PREFIX, Option
+from glancefs.options import Address
 
-PREFIX: Final = "GLANCEFS_"
 DEFAULT: Final = "default"
 
 # What the client reads, where the file is, and what Kubernetes sets for a service called glancefs are no options.
@@ -62,12 +63,32 @@ class RegistryServerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeystoneConfig:
+    """Which Keystone knows who is asking, and as whom it is asked."""
+
+    url: str
+    user: str
+    password: str | None = field(repr=False)
+    project: str
+    domain: str
+    credential_id: str | None
+    credential_secret: str | None = field(repr=False)
+    admin_role: str
+    region: str | None
+    interface: str
+    cacert: Path | None
+    timeout: float
+    cache_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthConfig:
     """Who is asking."""
 
     mode: str
     htpasswd: Path
     admins: tuple[str, ...]
+    keystone: KeystoneConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,161 +132,6 @@ class Config:
         Reads neither a file nor the environment. Raises ConfigError.
         """
         return _assemble(_overrides(said or {}), data=data.absolute())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One option: what it may be, what it means, and what it is unless somebody says otherwise."""
-
-    key: str
-    kind: Kind
-    about: str
-    default: Any = None
-    """A value, or a function of the data folder."""
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that overrides it."""
-        return PREFIX + self.key.replace(".", "_").upper()
-
-
-OPTIONS: Final = (
-    Option(
-        key="data",
-        kind=kinds.PATH,
-        about="The folder in which everything is kept that has no other place.",
-    ),
-    Option(key="default_store", kind=kinds.TEXT, default="file", about="Where images go that name no store."),
-    Option(
-        key="default_is_public",
-        kind=kinds.BOOLEAN,
-        default=False,
-        about="Whether images are public that don't say. Private ones belong to who adds them.",
-    ),
-    Option(
-        key="image_ids",
-        kind=kinds.choice("integer", "uuid"),
-        default="integer",
-        about="What generated identifiers look like: 1, 2, 3, or UUIDs.",
-    ),
-    Option(
-        key="registry",
-        kind=kinds.DATABASE,
-        default=lambda data: f"sqlite:///{data / 'registry.sqlite'}",
-        about="The database of the images' metadata, or the server that has it.",
-    ),
-    Option(
-        key="registry_token",
-        kind=kinds.SECRET,
-        about="The secret that a registry's server shares with those who use it.",
-    ),
-    Option(key="registry_token_file", kind=kinds.PATH, about="A file that holds the secret, in its place."),
-    Option(key="registry_cacert", kind=kinds.PATH, about="Certificates to trust in a registry's server, PEM."),
-    Option(
-        key="registry_timeout",
-        kind=kinds.PATIENCE,
-        default=4.0,
-        about="How many seconds a registry's server may take to answer.",
-    ),
-    Option(
-        key="registry_server.listen",
-        kind=kinds.ADDRESS,
-        default=Address(host="127.0.0.1", port=9191),
-        about="Host and port on which `glancefs registry` answers.",
-    ),
-    Option(key="registry_server.workers", kind=kinds.COUNT, default=1, about="How many processes answer on that port."),
-    Option(
-        key="registry_server.tls_cert",
-        kind=kinds.PATH,
-        about="The certificate and its chain, PEM. With tls_key it makes `glancefs registry` speak HTTPS.",
-    ),
-    Option(key="registry_server.tls_key", kind=kinds.PATH, about="The certificate's private key, PEM."),
-    Option(
-        key="gateway.listen",
-        kind=kinds.ADDRESS,
-        default=Address(host="127.0.0.1", port=9292),
-        about="Host and port on which the server answers.",
-    ),
-    Option(
-        key="gateway.public_url",
-        kind=kinds.URL,
-        about="What the URIs of images begin with; unset, what each request calls its host.",
-    ),
-    Option(key="gateway.workers", kind=kinds.COUNT, default=1, about="How many processes answer on the one port."),
-    Option(
-        key="gateway.tls_cert",
-        kind=kinds.PATH,
-        about="The certificate and its chain, PEM. With tls_key it makes the server speak HTTPS.",
-    ),
-    Option(key="gateway.tls_key", kind=kinds.PATH, about="The certificate's private key, PEM."),
-    Option(key="gateway.max_upload", kind=kinds.SIZE, about="The largest image that is taken; unset, any."),
-    Option(
-        key="gateway.max_uploads",
-        kind=kinds.COUNT,
-        default=32,
-        about="How many uploads one process takes at a time; the others are told to come back.",
-    ),
-    Option(
-        key="gateway.max_downloads",
-        kind=kinds.COUNT,
-        default=64,
-        about="How many downloads one process sends at a time; the others are told to come back.",
-    ),
-    Option(
-        key="gateway.max_connections",
-        kind=kinds.COUNT,
-        default=2000,
-        about="How many connections one process keeps open; beyond, the one that idles longest goes.",
-    ),
-    Option(
-        key="gateway.head_timeout",
-        kind=kinds.PATIENCE,
-        default=15.0,
-        about="How many seconds a request's headers may take to arrive.",
-    ),
-    Option(
-        key="gateway.idle_timeout",
-        kind=kinds.PATIENCE,
-        default=75.0,
-        about="How many seconds a connection may stay open without a request.",
-    ),
-    Option(
-        key="gateway.body_timeout",
-        kind=kinds.PATIENCE,
-        default=30.0,
-        about="How many seconds an upload may be silent before it counts as cut.",
-    ),
-    Option(
-        key="gateway.shutdown_timeout",
-        kind=kinds.SECONDS,
-        default=30.0,
-        about="How many seconds requests under way may go on after SIGTERM.",
-    ),
-    Option(
-        key="auth.mode",
-        kind=kinds.choice("none", "htpasswd"),
-        default="none",
-        about="none: everybody is the admin `local`. htpasswd: HTTP Basic with the users of a file.",
-    ),
-    Option(
-        key="auth.htpasswd",
-        kind=kinds.PATH,
-        default=lambda data: data / "htpasswd",
-        about="The file of users; `glancefs user` maintains it.",
-    ),
-    Option(
-        key="auth.admins",
-        kind=kinds.NAMES,
-        default=(),
-        about="Users who may see and change everybody's images.",
-    ),
-    Option(
-        key="stores.file.path",
-        kind=kinds.PATH,
-        default=lambda data: data / "images",
-        about="The folder of the images' bytes.",
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,7 +286,10 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
         **{key: value for key, value in values.items() if "." not in key},
         registry_server=RegistryServerConfig(**section("registry_server.")),
         gateway=GatewayConfig(**section("gateway.")),
-        auth=AuthConfig(**section("auth.")),
+        auth=AuthConfig(
+            **{key: value for key, value in section("auth.").items() if "." not in key},
+            keystone=KeystoneConfig(**section("auth.keystone.")),
+        ),
         stores=StoresConfig(file=FileStoreConfig(**section("stores.file."))),
         origins=MappingProxyType({option.key: origins.get(option.key, DEFAULT) for option in OPTIONS}),
     )
@@ -438,6 +307,15 @@ def _check(config: Config) -> None:
             given, wanted = ("tls_cert", "tls_key") if server.tls_cert else ("tls_key", "tls_cert")
             message = f"{config.origins[f'{section}.{given}']}: {section}.{given} needs {section}.{wanted} beside it."
             raise ConfigError(message)
+    keystone = config.auth.keystone
+    if config.auth.mode == "keystone" and keystone.password is None and keystone.credential_secret is None:
+        message = (
+            f"{config.origins['auth.mode']}: auth.mode is keystone, which needs auth.keystone.password, "
+            "or auth.keystone.credential_id and auth.keystone.credential_secret."
+        )
+        raise ConfigError(message)
+    if (keystone.credential_id is None) != (keystone.credential_secret is None):
+        raise ConfigError("auth.keystone.credential_id and auth.keystone.credential_secret need each other.")
     if config.registry_token is not None and config.registry_token_file is not None:
         origin = config.origins["registry_token_file"]
         message = f"{origin}: registry_token_file and registry_token are both said; one is enough."

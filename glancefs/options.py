@@ -204,6 +204,7 @@ def choice(*words: str) -> Kind:
 
 TEXT: Final = Kind(name="text", read=_read_text)
 SECRET: Final = Kind(name="printable ASCII without blanks", read=_read_secret, show=lambda _: "***", is_secret=True)
+PASSWORD: Final = Kind(name="text", read=_read_text, show=lambda _: "***", is_secret=True)
 BOOLEAN: Final = Kind(
     name="true or false", read=_read_boolean, parse=_parse_boolean, show=lambda value: str(value).lower()
 )

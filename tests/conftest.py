@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.support.logs",
     "tests.support.processes",
     "tests.support.images",
+    "tests.support.keystone",
     "tests.support.mounting",
     "tests.support.cli",
     "tests.support.rest",

@@ -21,7 +21,7 @@ import pytest
 
 from glancefs import __version__
 from glancefs.cli.htpasswd import Htpasswd
-from glancefs.config import OPTIONS
+from glancefs.option_table import OPTIONS
 from tests.support.cli import Cli, ServeFolder, on_terminal
 from tests.support.processes import Processes, environment, product, run
 from tests.support.servers import start_server

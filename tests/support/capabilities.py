@@ -19,6 +19,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GRUB = Path("/usr/lib/grub-rescue/grub-rescue-cdrom.iso")
+KEYSTONE = ROOT / ".cache/keystone/bin/python"
+"""The interpreter of an environment that holds a whole Keystone."""
 NETBOOT = Path("/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64")
 
 
@@ -77,6 +79,9 @@ CAPABILITIES = registered(
         _command("getfattr", "attr"),
         Capability(name="grub", present=GRUB.is_file, source="Debian package grub-rescue-pc"),
         Capability(name="git", present=lambda: git("rev-parse") is not None, source="a git work tree"),
+        Capability(
+            name="keystone", present=KEYSTONE.is_file, source="requirements-keystone.lock, by `make setup-test`"
+        ),
         Capability(
             name="netboot",
             present=lambda: (NETBOOT / "linux").is_file() and (NETBOOT / "initrd.gz").is_file(),
