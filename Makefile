@@ -24,6 +24,8 @@ BENCH_PEER := .cache/nginx/usr/sbin/nginx
 
 # The Keystone that the tests start lives in an environment of its own, since it pins what we do not.
 KEYSTONE := .cache/keystone
+# The Swift that the tests start lives in an environment of its own, since it pins what we do not.
+SWIFT := .cache/swift
 
 # $(call apt,PACKAGES): install Debian packages as root or through sudo; one plain sentence where that cannot be.
 apt = { command -v apt-get >/dev/null || { echo "Please install $(1): this machine has no apt-get." >&2; false; }; } && \
@@ -43,7 +45,7 @@ help: ## list the targets
 setup: $(VENV)/.run ## make .venv with what running takes
 	@echo 'Ready: "make run" serves images.'
 
-setup-test: $(VENV)/.test $(KEYSTONE)/.made test-packages ## add what the tests take
+setup-test: $(VENV)/.test $(KEYSTONE)/.made $(SWIFT)/.made test-packages ## add what the tests take
 
 run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs, and show them as files in MOUNT, ~/glancefs
 	@mkdir -p "$(DATA)" "$(MOUNT)"; trap stopped=yes INT TERM HUP; \
@@ -59,7 +61,7 @@ run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs,
 	while kill -0 $$server 2>/dev/null; do wait $$server; status=$$?; done; [ "$$stopped" ] || exit $$status
 
 test: lint ## lint, then run the tests: make test ARGS="tests/unit -x"
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto $(ARGS)
 
 lint: setup-test ## ruff, mypy and the import contracts
 	@mkdir -p .cache
@@ -81,9 +83,11 @@ lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of e
 	@$(PIP) install uv
 	@compile="$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate $(ARGS)"; \
-	    $$compile pyproject.toml --extra mount --extra keystone --extra test --group build --output-file requirements-test.lock && \
-	    $$compile pyproject.toml --extra mount --constraint requirements-test.lock --output-file requirements.lock && \
+	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --extra keystone --extra test --group build \
+	        --output-file requirements-test.lock && \
+	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --constraint requirements-test.lock --output-file requirements.lock && \
 	    $$compile --group build --constraint requirements-test.lock --output-file requirements-build.lock && \
+	    $$compile --group swift-server --output-file requirements-swift.lock && \
 	    $$compile --group keystone-server --output-file requirements-keystone.lock
 
 clean: ## remove everything that was made here
@@ -112,6 +116,12 @@ $(VENV)/.test: requirements-test.lock $(VENV)/.run
 $(KEYSTONE)/.made: requirements-keystone.lock | $(BIN)/python
 	@echo "Installing the packages of requirements-keystone.lock into $(KEYSTONE)"
 	@{ $(BIN)/python -m venv --clear $(KEYSTONE) && $(KEYSTONE)/bin/python -m pip --disable-pip-version-check -qq install \
+	    --require-hashes --only-binary :all: --requirement $< && touch $@; } || [ "$$CI" != true ]
+
+# Without it the tests on Swift are skipped by name.
+$(SWIFT)/.made: requirements-swift.lock | $(BIN)/python
+	@echo "Installing the packages of requirements-swift.lock into $(SWIFT)"
+	@{ $(BIN)/python -m venv --clear $(SWIFT) && $(SWIFT)/bin/python -m pip --disable-pip-version-check -qq install \
 	    --require-hashes --only-binary :all: --requirement $< && touch $@; } || [ "$$CI" != true ]
 
 mount-packages:

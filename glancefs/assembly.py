@@ -9,30 +9,32 @@ Threading: an assembly is made once per process, after any fork, and then shared
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from glancefs.config import Config
 from glancefs.context import LOCAL_USER, RequestContext
+from glancefs.dead_properties import DeadProperties
 from glancefs.errors import ConfigError
 from glancefs.folders import Folders
 from glancefs.images import Images, utc_now
+from glancefs.locks import Locks
 from glancefs.model import ImageStatus
 from glancefs.registries.base import Registry, ServedRegistry
 from glancefs.registries.remote import RemoteRegistry
 from glancefs.registries.sql import SqlRegistry
-from glancefs.staging import Staging
-from glancefs.stores.base import Store
-from glancefs.stores.file import FileStore
+from glancefs.staging import Staging, sweep_staged
+from glancefs.stores.base import Store, Swept
 from glancefs.stores.owner import Owner
+from glancefs.storing import make_stores
+from glancefs.sweep import sweep
 from glancefs.tree import ImageTree
 
 STAGED: Final = "staged"
 """The folder of files that are not yet images, beside the uploads of the store that they are for."""
-
-_FILE: Final = "file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class Assembly:
     stores: Mapping[str, Store]
     images: Images
     folders: Folders
+    locks: Locks
+    dead_properties: DeadProperties
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +59,8 @@ class Assembly:
 
     def close(self) -> None:
         """Let go of connections and threads; may be called twice."""
+        for store in self.stores.values():
+            store.close()
         self.registry.close()
 
 
@@ -64,16 +70,12 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
     Raises ConfigError for what can't be put together, SchemaTooNew for a database of a later version,
     RegistryUnavailable and StoreUnavailable when they don't answer.
     """
-    if config.default_store != _FILE:
-        message = f"default_store is {config.default_store!r}, which is not configured; there is {_FILE}."
-        raise ConfigError(message)
     registry = open_registry(config, migrate=migrate)
     try:
-        owner = _owner(registry, store=_FILE)
+        stores = make_stores(config.stores, owners=_owners(registry, config.stores.configured()))
     except BaseException:
         registry.close()
         raise
-    stores: dict[str, Store] = {_FILE: FileStore(path=config.stores.file.path, owner=owner)}
     return Assembly(
         config=config,
         registry=registry,
@@ -87,6 +89,8 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
             max_upload=config.gateway.max_upload,
         ),
         folders=Folders(registry=registry, clock=utc_now),
+        locks=Locks(registry=registry, clock=utc_now),
+        dead_properties=DeadProperties(registry=registry, clock=utc_now),
     )
 
 
@@ -136,9 +140,11 @@ def registry_token(config: Config) -> str | None:
     return token
 
 
-def _owner(registry: Registry, *, store: str) -> Owner:
-    held = [entry for entry in registry.holdings() if entry.store == store and entry.status is ImageStatus.AVAILABLE]
-    return Owner(registry=registry.identity(), has_images=any(entry.images for entry in held))
+def _owners(registry: Registry, stores: Iterable[str]) -> Mapping[str, Owner]:
+    available = [entry for entry in registry.holdings() if entry.status is ImageStatus.AVAILABLE]
+    held = {entry.store for entry in available if entry.images}
+    identity = registry.identity()
+    return {store: Owner(registry=identity, has_images=store in held) for store in stores}
 
 
 def assemble_tree(
@@ -153,12 +159,12 @@ def assemble_tree(
     context = RequestContext(user=user, is_admin=user in config.auth.admins)
     if user is None:
         context = RequestContext(user=LOCAL_USER, is_admin=True)
-    store = core.stores[config.default_store]
-    folder = (store.staging_folder or config.data) / STAGED
-    staging = Staging(folder=folder, user=context.user, max_upload=config.gateway.max_upload)
+    staging = Staging(folder=_staged_folder(core), user=context.user, max_upload=config.gateway.max_upload)
     tree = ImageTree(
         images=core.images,
         folders=core.folders,
+        locks=core.locks,
+        dead_properties=core.dead_properties,
         staging=staging,
         context=context,
         documents=documents or {},
@@ -166,3 +172,17 @@ def assemble_tree(
     )
     tree.recover()
     return tree
+
+
+def clear_up(core: Assembly) -> Swept:
+    """Take back what dead processes left: uploads, data that no image names, and staged files that are old.
+
+    Safe beside living ones. Raises RegistryUnavailable, StoreUnavailable.
+    """
+    files, size = sweep_staged(_staged_folder(core))
+    swept = sweep(registry=core.registry, stores=core.stores)
+    return replace(swept, staged=files, size=swept.size + size)
+
+
+def _staged_folder(core: Assembly) -> Path:
+    return (core.stores[core.config.default_store].staging_folder or core.config.data) / STAGED

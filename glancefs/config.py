@@ -24,8 +24,9 @@ from typing import Any, Final
 from glancefs import options as kinds
 from glancefs.config_file import Said, did_you_mean, read_file
 from glancefs.errors import ConfigError
-from glancefs.option_table import OPTIONS, PREFIX, Option
-from glancefs.options import Address
+from glancefs.option_table import OPTIONS
+from glancefs.options import PREFIX, Address, Option
+from glancefs.store_options import FileStoreConfig, S3StoreConfig, StoresConfig, SwiftStoreConfig, check_stores
 
 DEFAULT: Final = "default"
 
@@ -89,20 +90,6 @@ class AuthConfig:
     htpasswd: Path
     admins: tuple[str, ...]
     keystone: KeystoneConfig
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileStoreConfig:
-    """Images as files of a local file system."""
-
-    path: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoresConfig:
-    """Where the bytes of images are kept."""
-
-    file: FileStoreConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,7 +254,7 @@ def _value(option: Option, said: Said) -> object:
             value = option.kind.parse(str(value))
         return option.kind.read(value, said.folder)
     except ValueError:
-        shown = "what it is given" if option.kind.is_secret else _shown(said.value)
+        shown = "that" if option.kind.is_secret else _shown(said.value)
         message = f"{said.origin}: {option.key} takes {option.kind.name}, not {shown}."
         raise ConfigError(message) from None
 
@@ -290,18 +277,18 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
             **{key: value for key, value in section("auth.").items() if "." not in key},
             keystone=KeystoneConfig(**section("auth.keystone.")),
         ),
-        stores=StoresConfig(file=FileStoreConfig(**section("stores.file."))),
+        stores=StoresConfig(
+            file=FileStoreConfig(**section("stores.file.")),
+            swift=SwiftStoreConfig(**section("stores.swift.")),
+            s3=S3StoreConfig(**section("stores.s3.")),
+        ),
         origins=MappingProxyType({option.key: origins.get(option.key, DEFAULT) for option in OPTIONS}),
     )
 
 
 def _check(config: Config) -> None:
     """Refuse what single values can't tell."""
-    stores = {option.key.split(".")[1] for option in OPTIONS if option.key.startswith("stores.")}
-    if config.default_store not in stores:
-        origin = config.origins["default_store"]
-        message = f"{origin}: default_store is {config.default_store!r}, but there is {', '.join(sorted(stores))} only."
-        raise ConfigError(message)
+    check_stores(config.stores, default_store=config.default_store, origins=config.origins)
     for section, server in (("gateway", config.gateway), ("registry_server", config.registry_server)):
         if (server.tls_cert is None) != (server.tls_key is None):
             given, wanted = ("tls_cert", "tls_key") if server.tls_cert else ("tls_key", "tls_cert")

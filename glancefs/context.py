@@ -22,6 +22,9 @@ class RequestContext:
     is_admin: bool = False
     """Whether the user may see and change everybody's images."""
 
+    lock_tokens: frozenset[str] = frozenset()
+    """The tokens of write locks that the caller submits: what these lock, they may change (RFC 4918, section 7)."""
+
 
 ANONYMOUS = RequestContext()
 LOCAL_USER = "local"

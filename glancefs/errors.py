@@ -21,7 +21,8 @@
     ├── NotFound
     │   ├── ImageNotFound           no such image, or none that the caller may see
     │   ├── PathNotFound            nothing is at this path, or nothing that the caller may see
-    │   └── AttributeNotFound       the image has no such attribute
+    │   ├── AttributeNotFound       the image has no such attribute
+    │   └── LockNotFound            there is no lock of this token, or it has expired
     ├── Conflict
     │   ├── Duplicate               the identifier is taken
     │   ├── StaleImage              somebody else changed the image in between
@@ -30,7 +31,8 @@
     │   ├── PathTaken               something is at this path already
     │   ├── NotAFolder              a folder is needed, and this is none
     │   ├── IsAFolder               a file is needed, and this is a folder
-    │   └── FolderNotEmpty
+    │   ├── FolderNotEmpty
+    │   └── Locked                  somebody holds a lock on it, and its token was not presented
     ├── HeadersTooLarge             more headers than a request may have
     ├── StoreFull                   no room for the data
     ├── DataMissing                 the registry names data that the store does not have
@@ -150,6 +152,10 @@ class AttributeNotFound(NotFound):
     """The image has no such attribute."""
 
 
+class LockNotFound(NotFound):
+    """There is no lock of this token that the caller holds, or it has expired."""
+
+
 class Conflict(GlancefsError):
     """The request contradicts the present state; it may succeed later."""
 
@@ -184,6 +190,15 @@ class IsAFolder(Conflict):
 
 class FolderNotEmpty(Conflict):
     """The folder still holds something that the caller may see."""
+
+
+class Locked(Conflict):
+    """Somebody holds a write lock on it, and its token was not presented (RFC 4918, section 11.3: 423 Locked)."""
+
+    def __init__(self, message: str, *, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+        """The root of the lock that is in the way, a path of the tree; None where that is not known."""
 
 
 class HeadersTooLarge(GlancefsError):

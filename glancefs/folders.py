@@ -9,13 +9,15 @@ Threading: thread-safe, as the registry is.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from glancefs.context import RequestContext
-from glancefs.errors import InvalidRequest, NotAuthenticated
+from glancefs.errors import InvalidRequest, NotAuthenticated, PathTaken
 from glancefs.model import Image
 from glancefs.registries.base import Changes, Registry
 from glancefs.registries.folders import Folder, FolderPage, Found, View
+from glancefs.registries.locks import Presented
 
 
 class Folders:
@@ -58,25 +60,41 @@ class Folders:
     # ---- changing
 
     def make(self, context: RequestContext, path: str) -> Folder:
-        """Make a folder. Raises PathTaken if the caller made it before, NotAuthenticated."""
+        """Make a folder. Raises PathTaken if the caller made it before, NotAuthenticated, Locked."""
         folder = Folder(path=path, owner=_user(context), created_at=self._clock())
-        return self._registry.folders.add_folder(folder)
+        return self._registry.folders.add_folder(folder, presented=self._presented(context))
+
+    def keep(self, context: RequestContext, path: str) -> None:
+        """Keep a folder that nobody made and whose last file has just gone; one that was made is fine.
+
+        No lock hinders that: nothing changes. Raises NotAuthenticated.
+        """
+        folder = Folder(path=path, owner=_user(context), created_at=self._clock())
+        with suppress(PathTaken):
+            self._registry.folders.add_folder(folder)
 
     def remove(self, context: RequestContext, path: str) -> None:
-        """Remove a hand-made folder that looks empty. Raises PathNotFound, FolderNotEmpty, NotAuthenticated."""
+        """Remove a hand-made folder that looks empty.
+
+        Raises PathNotFound, FolderNotEmpty, NotAuthenticated, Locked.
+        """
         _user(context)
-        self._registry.folders.remove_folder(path, _view(context), removed_at=self._clock())
+        self._registry.folders.remove_folder(
+            path, _view(context), removed_at=self._clock(), presented=self._presented(context)
+        )
 
     def move(self, context: RequestContext, old: str, new: str) -> int:
         """Rename a folder and everything in it that the caller may see, in one step; give the number of images.
 
         Raises PathNotFound, FolderNotEmpty (``new``), Forbidden when it holds visible images of others, PathTooLong,
-        InvalidRequest for a folder that would move into itself, NotAuthenticated.
+        InvalidRequest for a folder that would move into itself, NotAuthenticated, Locked.
         """
         _user(context)
         if f"{new}/".startswith(f"{old}/"):
             raise InvalidRequest(f"The folder {old!r} can't move into itself.")
-        return self._registry.folders.move_folder(old, new, _view(context), moved_at=self._clock())
+        return self._registry.folders.move_folder(
+            old, new, _view(context), moved_at=self._clock(), presented=self._presented(context)
+        )
 
     def set_mtime(self, context: RequestContext, path: str, mtime_ns: int) -> Folder:
         """Set a folder's time of modification, which makes it hand-made. Raises PathNotFound, NotAuthenticated."""
@@ -84,7 +102,10 @@ class Folders:
         folder = self.get(context, path)
         owner = folder.owner or owner
         made = Folder(path=path, owner=owner, created_at=folder.created_at or self._clock(), mtime_ns=mtime_ns)
-        return self._registry.folders.set_folder_mtime(made)
+        return self._registry.folders.set_folder_mtime(made, presented=self._presented(context))
+
+    def _presented(self, context: RequestContext) -> Presented:
+        return Presented(user=context.user, tokens=context.lock_tokens, at=self._clock())
 
     # ---- others' changes
 

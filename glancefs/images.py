@@ -22,9 +22,7 @@ from typing import Final, Literal
 
 from glancefs.context import RequestContext
 from glancefs.errors import (
-    ChecksumMismatch,
     Conflict,
-    DataMissing,
     Duplicate,
     Forbidden,
     GlancefsError,
@@ -32,19 +30,21 @@ from glancefs.errors import (
     ImmutableImage,
     InvalidQuery,
     NotAuthenticated,
-    SizeMismatch,
     StaleImage,
     StoreUnavailable,
     UnsupportedStore,
     WrongStatus,
 )
-from glancefs.localfile import LocalFile, give_back
-from glancefs.measure import MeasuredSource, check_size_allowed
+from glancefs.keeping import keep, keep_copy
+from glancefs.localfile import LocalFile, claim_for, give_back
+from glancefs.measure import check_size_allowed, declared_size
 from glancefs.model import Image, ImageChanges, ImageStatus, Location, NewImage
-from glancefs.reader import ImageReader
+from glancefs.paths import path_of
+from glancefs.reader import ImageReader, open_reader
 from glancefs.registries.base import ImageQuery, Registry, Superseded
-from glancefs.rules import check_unprotected, in_status, may_change, may_see
-from glancefs.stores.base import Source, Space, Store, Stored
+from glancefs.registries.locks import Presented, Touched
+from glancefs.rules import begun, check_may_add, check_may_say, check_unprotected, in_status, may_change, may_see
+from glancefs.stores.base import Source, Space, Store, Stored, has_real_files
 
 _log = logging.getLogger(__name__)
 
@@ -121,16 +121,17 @@ class Images:
 
     def open_image(self, image: Image) -> ImageReader:
         """Open the data of an image that `get` or `find` gave to this caller. Raises as `open` does."""
-        if image.status is not ImageStatus.AVAILABLE or image.location is None:
-            message = f"Image {image.id!r} has no data: its status is {image.status}."
-            raise ImageNotFound(message)
-        try:
-            return ImageReader(image=image, location=image.location, store=self._store_of(image.location))
-        except DataMissing:
-            # Deleted between the look at the row and this: not damage.
-            if self._registry.get(image.id).status is ImageStatus.DELETED:
-                raise ImageNotFound.by_id(image.id) from None
-            raise
+        return open_reader(image, registry=self._registry, store_of=self._store_of)
+
+    def allocated(self, image: Image) -> int:
+        """Give the bytes that the data of an available image take on a local disk; its size where they are elsewhere.
+
+        Raises DataMissing, StoreUnavailable, and ImageNotFound for an image without data.
+        """
+        if image.location is None:
+            raise ImageNotFound(f"Image {image.id!r} has no data: its status is {image.status}.")
+        store = self._store_of(image.location)
+        return store.allocated(image.location) if has_real_files(store) else image.size
 
     # ---- adding
 
@@ -156,24 +157,40 @@ class Images:
         Whatever can be refused without the data (also for lack of room) is refused before the first byte is asked for.
         ``replacing`` is the id of an image whose place this one takes: it is deleted in the same transaction, and not
         missed if it is gone by then. Raises NotAuthenticated, Forbidden, ProtectedImage, UnsupportedStore, Duplicate,
-        SizeMismatch, ChecksumMismatch, UploadTooLarge, StoreFull, and whatever ``source`` raises; then nothing stays
-        behind, and a `LocalFile` is in its place again.
+        SizeMismatch, ChecksumMismatch, UploadTooLarge, StoreFull, Locked, and whatever ``source`` raises; then nothing
+        stays behind, and a `LocalFile` is in its place again.
         """
         store = self._check_new(context, new)
         self._replaceable(context, replacing)
-        size = self._declared_size(new.size, size)
+        size = declared_size(new.size, size, most=self._max_upload)
+        if replacing is None and not isinstance(source, LocalFile):
+            whose = new.owner or context.user
+            touched = Touched(path=path_of(new.name), guarding=whose, is_bound=True)
+            self._registry.locks.check([touched], self._presented(context))
+        with claim_for(source, store) as key:
+            stored = keep(store, key, source, size=size, checksum=new.checksum, most=self._max_upload)
+            return self._add_stored(context, new, stored, replacing, source=source)
+
+    def copy(self, context: RequestContext, image_id: str, new: NewImage, *, replacing: str | None = None) -> Image:
+        """Add an image with the data and the dead properties of another, which the caller may see.
+
+        Where the store can, no byte passes through here, and blocks may be shared. The checksum is carried over. Of an
+        image that waits for its data a copy waits too. ``replacing``, and what is raised: see `add`; DataMissing,
+        ImageNotFound, WrongStatus for a source without data that does not wait for any.
+        """
+        image = self.get(context, image_id)
+        if image.status is ImageStatus.QUEUED:
+            store = self._check_new(context, new)
+            queued = self._image(context, new, store=store.scheme, size=image.size)
+            return self._add_row(context, queued, replacing, copied_from=image.id)
+        if image.location is None or image.status is not ImageStatus.AVAILABLE:
+            raise WrongStatus(f"Image {image_id!r} has no data: its status is {image.status}.")
+        store = self._check_new(context, new)
+        self._replaceable(context, replacing)
+        check_size_allowed(image.size, most=self._max_upload)
         with store.claim() as key:
-            stored = self._keep(store, key, source, size=size, checksum=new.checksum)
-            image = self._image(context, new, store=store.scheme, size=stored.size)
-            image = replace(image, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
-            try:
-                return self._add_row(context, image, replacing)
-            except BaseException as error:
-                give_back(source)
-                # Any other failure may have come after the commit: a sweep knows, this place does not.
-                if isinstance(error, (Conflict, Forbidden)):
-                    store.delete(stored.location)
-                raise
+            stored = keep_copy(store, key, image, image.location, self._store_of(image.location))
+            return self._add_stored(context, new, stored, replacing, copied_from=image.id)
 
     def upload(
         self,
@@ -192,30 +209,26 @@ class Images:
         WrongStatus when they are on their way or will never come.
         """
         image = self._changeable(context, image_id)
-        self._check_changes(context, changes)
+        check_may_say(context, changes)
         if image.status is ImageStatus.AVAILABLE:
-            message = f"Image {image_id!r} has its data, and data never change; add a new image instead."
-            raise ImmutableImage(message)
+            raise ImmutableImage(f"Image {image_id!r} has its data, and data never change; add a new image instead.")
         if image.status is not ImageStatus.QUEUED:
-            message = f"Image {image_id!r} takes no data: its status is {image.status}."
-            raise WrongStatus(message)
-        size = self._declared_size(None if isinstance(source, LocalFile) else image.size or None, size)
+            raise WrongStatus(f"Image {image_id!r} takes no data: its status is {image.status}.")
+        size = declared_size(None if isinstance(source, LocalFile) else image.size or None, size, most=self._max_upload)
         store = self._store_named(image.store)
-        with store.claim() as key:
+        with claim_for(source, store) as key:
             location = Location(store=store.scheme, key=key)
             self._registry.replace(
-                in_status(image, ImageStatus.SAVING, location=location), expected_revision=image.revision
+                in_status(image, ImageStatus.SAVING, location=location),
+                expected_revision=image.revision,
+                presented=self._presented(context),
             )
             try:
-                stored = self._keep(store, key, source, size=size, checksum=checksum or image.checksum)
+                stored = keep(store, key, source, size=size, checksum=checksum or image.checksum, most=self._max_upload)
             except BaseException:
                 self._give_back(image, location)
                 raise
-            try:
-                return self._publish(store, image_id, stored, changes, source)
-            except BaseException:
-                give_back(source)
-                raise
+            return self._publish(store, image_id, stored, changes, source)
 
     # ---- changing
 
@@ -233,7 +246,7 @@ class Images:
         With ``expected_revision`` only if the image is still at it. Raises ImageNotFound, NotAuthenticated, Forbidden,
         ProtectedImage, StaleImage.
         """
-        self._check_changes(context, changes)
+        check_may_say(context, changes)
         for _ in range(_MOST_ATTEMPTS):
             image = self._changeable(context, image_id)
             if expected_revision is not None and image.revision != expected_revision:
@@ -244,7 +257,10 @@ class Images:
                 return image
             try:
                 updated = self._registry.replace(
-                    changed, expected_revision=image.revision, superseding=self._superseded(replaced)
+                    changed,
+                    expected_revision=image.revision,
+                    superseding=self._superseded(replaced),
+                    presented=self._presented(context),
                 )
             except (StaleImage, ImageNotFound):
                 continue
@@ -256,11 +272,10 @@ class Images:
         """Say anew how large the data of a queued image will be. Raises WrongStatus, and as `update` does."""
         image = self._changeable(context, image_id)
         if image.status is not ImageStatus.QUEUED:
-            message = f"Image {image_id!r} is not waiting for data: its status is {image.status}."
-            raise WrongStatus(message)
-        self._declared_size(size)
+            raise WrongStatus(f"Image {image_id!r} is not waiting for data: its status is {image.status}.")
+        check_size_allowed(size, most=self._max_upload)
         declared = replace(image, size=size, updated_at=self._now_after(image))
-        return self._registry.replace(declared, expected_revision=image.revision)
+        return self._registry.replace(declared, expected_revision=image.revision, presented=self._presented(context))
 
     def space(self) -> Space | None:
         """Tell the room for new images; None where the store does not say. Raises StoreUnavailable."""
@@ -277,7 +292,12 @@ class Images:
                 raise _stale(image_id)
             check_unprotected(image)
             try:
-                self._registry.delete(image_id, expected_revision=image.revision, deleted_at=self._now_after(image))
+                self._registry.delete(
+                    image_id,
+                    expected_revision=image.revision,
+                    deleted_at=self._now_after(image),
+                    presented=self._presented(context),
+                )
             except StaleImage:
                 continue
             self._remove_data(image)
@@ -288,12 +308,10 @@ class Images:
 
     def _changeable(self, context: RequestContext, image_id: str) -> Image:
         if context.user is None:
-            message = "Only a known user may change images: log in."
-            raise NotAuthenticated(message)
+            raise NotAuthenticated("Only a known user may change images: log in.")
         image = self.get(context, image_id)
         if not may_change(context, image):
-            message = f"Image {image_id!r} belongs to somebody else."
-            raise Forbidden(message)
+            raise Forbidden(f"Image {image_id!r} belongs to somebody else.")
         return image
 
     def _replaceable(self, context: RequestContext, image_id: str | None) -> Image | None:
@@ -307,46 +325,66 @@ class Images:
         check_unprotected(image)
         return image
 
+    def _presented(self, context: RequestContext) -> Presented:
+        return Presented(user=context.user, tokens=context.lock_tokens, at=self._clock())
+
     def _superseded(self, image: Image | None) -> Superseded | None:
         if image is None:
             return None
         return Superseded(image_id=image.id, expected_revision=image.revision, deleted_at=self._now_after(image))
 
-    def _add_row(self, context: RequestContext, image: Image, replacing: str | None) -> Image:
+    def _add_row(
+        self, context: RequestContext, image: Image, replacing: str | None, *, copied_from: str | None = None
+    ) -> Image:
         for _ in range(_MOST_ATTEMPTS):
             replaced = self._replaceable(context, replacing)
             try:
-                added = self._registry.add(image, superseding=self._superseded(replaced))
+                added = self._registry.add(
+                    image,
+                    superseding=self._superseded(replaced),
+                    copied_from=copied_from,
+                    presented=self._presented(context),
+                )
             except (StaleImage, ImageNotFound):
                 continue
             self._remove_data(replaced)
             return added
         raise _stale(replacing or image.id)
 
+    def _add_stored(
+        self,
+        context: RequestContext,
+        new: NewImage,
+        stored: Stored,
+        replacing: str | None,
+        *,
+        source: Source | None = None,
+        copied_from: str | None = None,
+    ) -> Image:
+        image = self._image(context, new, store=stored.location.store, size=stored.size)
+        image = replace(image, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
+        try:
+            return self._add_row(context, image, replacing, copied_from=copied_from)
+        except BaseException as error:
+            give_back(source)
+            # Any other failure may have come after the commit: a sweep knows, this place does not.
+            if isinstance(error, (Conflict, Forbidden)):
+                self._store_of(stored.location).delete(stored.location)
+            raise
+
     def _check_new(self, context: RequestContext, new: NewImage) -> Store:
-        if context.user is None:
-            message = "Only a known user may add images: log in."
-            raise NotAuthenticated(message)
-        if new.owner not in {None, context.user} and not context.is_admin:
-            message = "Only an admin may add images for somebody else."
-            raise Forbidden(message)
+        check_may_add(context, new)
         store = self._store_named(new.store or self._default_store)
         if new.id is not None:
             self._refuse_taken(new.id)
         return store
-
-    def _check_changes(self, context: RequestContext, changes: ImageChanges | None) -> None:
-        if changes is not None and "owner" in changes.said() and not context.is_admin:
-            message = "Only an admin may give an image to somebody else."
-            raise Forbidden(message)
 
     def _refuse_taken(self, image_id: str) -> None:
         try:
             self._registry.get(image_id)
         except ImageNotFound:
             return
-        message = f"The id {image_id!r} is taken."
-        raise Duplicate(message)
+        raise Duplicate(f"The id {image_id!r} is taken.")
 
     def _page(self, context: RequestContext, query: ImageQuery) -> Sequence[Image]:
         return self._registry.find(replace(query, viewer=context.user, sees_all=context.is_admin))
@@ -357,79 +395,27 @@ class Images:
                 return
         except ImageNotFound:
             pass
-        message = f"The marker {marker!r} is not the id of an image."
-        raise InvalidQuery(message)
-
-    def _declared_size(self, *sizes: int | None) -> int | None:
-        said = {size for size in sizes if size is not None}
-        if len(said) > 1:
-            message = f"The data can't be both {' and '.join(str(size) for size in sorted(said))} bytes long."
-            raise SizeMismatch(message)
-        size = said.pop() if said else None
-        check_size_allowed(size or 0, most=self._max_upload)
-        return size
+        raise InvalidQuery(f"The marker {marker!r} is not the id of an image.")
 
     # ---- the steps
 
     def _store_named(self, name: str) -> Store:
         store = self._stores.get(name)
         if store is None:
-            message = f"There is no store {name!r} here; there are {', '.join(sorted(self._stores))}."
-            raise UnsupportedStore(message)
+            raise UnsupportedStore(f"There is no store {name!r} here; there are {', '.join(sorted(self._stores))}.")
         return store
 
     def _store_of(self, location: Location) -> Store:
         store = self._stores.get(location.store)
         if store is None:
-            message = f"The store {location.store!r}, which holds the data, is not configured here."
-            raise StoreUnavailable(message)
+            raise StoreUnavailable(f"The store {location.store!r}, which holds the data, is not configured here.")
         return store
 
     def _image(self, context: RequestContext, new: NewImage, *, store: str, size: int) -> Image:
         image_id = new.id or (str(uuid.uuid4()) if self._image_ids == "uuid" else "")
-        now = self._clock()
-        return Image(
-            id=image_id,
-            name=new.name,
-            type=new.type,
-            status=ImageStatus.QUEUED,
-            size=size,
-            store=store,
-            owner=new.owner or context.user,
-            is_public=self._default_is_public if new.is_public is None else new.is_public,
-            created_at=now,
-            updated_at=now,
-            checksum=new.checksum,
-            properties=new.properties,
-            disk_format=new.disk_format,
-            container_format=new.container_format,
-            virtual_size=new.virtual_size,
-            min_disk=new.min_disk,
-            min_ram=new.min_ram,
-            protected=new.protected,
-        )
-
-    def _keep(self, store: Store, key: str, source: Source, *, size: int | None, checksum: str | None) -> Stored:
-        if isinstance(source, LocalFile) and source.can_be_adopted(store):
-            return self._adopt(store, key, source, checksum=checksum)
-        measured = MeasuredSource(source, size=size, most=self._max_upload)
-        stored = store.add(key, measured, size=size)
-        if checksum is not None and stored.checksum != checksum:
-            store.delete(stored.location)
-            message = f"The data have the checksum {stored.checksum}, not {checksum}."
-            raise ChecksumMismatch(message)
-        return stored
-
-    def _adopt(self, store: Store, key: str, file: LocalFile, *, checksum: str | None) -> Stored:
-        check_size_allowed(file.size, most=self._max_upload)
-        if checksum is not None and file.checksum != checksum:
-            message = f"The data have the checksum {file.checksum}, not {checksum}."
-            raise ChecksumMismatch(message)
-        try:
-            return store.adopt(key, file.path, checksum=file.checksum)
-        except BaseException:
-            file.give_back()
-            raise
+        is_public = self._default_is_public if new.is_public is None else new.is_public
+        owner = new.owner or context.user
+        return begun(new, id=image_id, owner=owner, is_public=is_public, store=store, size=size, now=self._clock())
 
     def _publish(
         self, store: Store, image_id: str, stored: Stored, changes: ImageChanges | None, source: Source
@@ -453,6 +439,7 @@ class Images:
                 checksum=stored.checksum,
             )
             try:
+                # A lock that came meanwhile came when the image was being written already.
                 return self._registry.replace(available, expected_revision=image.revision)
             except StaleImage:
                 continue

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
-from glancefs.stores.base import Source, Store
+from glancefs.stores.base import AdoptingStore, Source, Store
 
 _log = logging.getLogger(__name__)
 
@@ -38,12 +40,14 @@ class LocalFile:
         self._position += count
         return count
 
-    def can_be_adopted(self, store: Store) -> bool:
-        """Say whether the store can take the file over as it is; to be asked while a claim of the store lasts."""
+    def can_be_adopted(self, store: Store) -> TypeGuard[AdoptingStore]:
+        """Say whether the store can take the file over as it is."""
         folder = store.staging_folder
         if not store.capabilities.adopts_files or folder is None:
             return False
-        return folder.stat().st_dev == os.fstat(self._descriptor).st_dev
+        with suppress(FileNotFoundError):
+            return folder.stat().st_dev == os.fstat(self._descriptor).st_dev
+        return False
 
     def give_back(self) -> None:
         """Have the file at its path again, as long as its data have some other name."""
@@ -60,7 +64,22 @@ class LocalFile:
             _log.error("The data of a failed upload are lost, %s can't be made again: %s", self.path, error)
 
 
-def give_back(source: Source) -> None:
+def give_back(source: Source | None) -> None:
     """Give a local file back whose upload failed; other sources have nothing to be given back."""
     if isinstance(source, LocalFile):
         source.give_back()
+
+
+@contextmanager
+def claim_for(source: Source, store: Store) -> Iterator[str]:
+    """Claim a key for the data of a source, for a local file together with the file; what fails gives it back."""
+    if not isinstance(source, LocalFile) or not source.can_be_adopted(store):
+        with store.claim() as key:
+            yield key
+        return
+    with store.claim_file(source.path) as key:
+        try:
+            yield key
+        except BaseException:
+            source.give_back()
+            raise

@@ -9,7 +9,7 @@ Threading: a source belongs to one upload.
 
 from __future__ import annotations
 
-from glancefs.errors import SizeMismatch, UploadTooLarge
+from glancefs.errors import ChecksumMismatch, SizeMismatch, UploadTooLarge
 from glancefs.stores.base import Source
 
 
@@ -39,3 +39,21 @@ def check_size_allowed(size: int, *, most: int | None) -> None:
     if most is not None and size > most:
         message = f"The data are more than the {most} bytes that this server takes."
         raise UploadTooLarge(message)
+
+
+def declared_size(*sizes: int | None, most: int | None) -> int | None:
+    """Give the one size that was declared, here or there; None if none was. Raises SizeMismatch, UploadTooLarge."""
+    said = {size for size in sizes if size is not None}
+    if len(said) > 1:
+        message = f"The data can't be both {' and '.join(str(size) for size in sorted(said))} bytes long."
+        raise SizeMismatch(message)
+    size = said.pop() if said else None
+    check_size_allowed(size or 0, most=most)
+    return size
+
+
+def check_checksum(found: str, declared: str | None) -> None:
+    """Raise ChecksumMismatch where another one was declared (None: none was)."""
+    if declared not in {None, found}:
+        message = f"The data have the checksum {found}, not {declared}."
+        raise ChecksumMismatch(message)

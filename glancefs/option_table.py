@@ -9,31 +9,11 @@ Threading: frozen values.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from glancefs import options as kinds
-from glancefs.options import Address, Kind
-
-PREFIX: Final = "GLANCEFS_"
-"""What the variables of all options begin with."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One option: what it may be, what it means, and what it is unless somebody says otherwise."""
-
-    key: str
-    kind: Kind
-    about: str
-    default: Any = None
-    """A value, or a function of the data folder."""
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that overrides it."""
-        return PREFIX + self.key.replace(".", "_").upper()
-
+from glancefs.options import Address, Option
+from glancefs.store_options import STORE_OPTIONS
 
 OPTIONS: Final = (
     Option(
@@ -62,7 +42,7 @@ OPTIONS: Final = (
     ),
     Option(
         key="registry_token",
-        kind=kinds.SECRET,
+        kind=kinds.TOKEN,
         about="The secret that a registry's server shares with those who use it.",
     ),
     Option(key="registry_token_file", kind=kinds.PATH, about="A file that holds the secret, in its place."),
@@ -172,7 +152,7 @@ OPTIONS: Final = (
         about="Where Keystone's API of version 3 is.",
     ),
     Option(key="auth.keystone.user", kind=kinds.TEXT, default="glance", about="The user as whom tokens are checked."),
-    Option(key="auth.keystone.password", kind=kinds.PASSWORD, about="That user's password."),
+    Option(key="auth.keystone.password", kind=kinds.SECRET, about="That user's password."),
     Option(key="auth.keystone.project", kind=kinds.TEXT, default="service", about="That user's project."),
     Option(
         key="auth.keystone.domain", kind=kinds.TEXT, default="Default", about="The domain of that user and project."
@@ -182,7 +162,7 @@ OPTIONS: Final = (
         kind=kinds.TEXT,
         about="An application credential with which tokens are checked, in place of a user and a password.",
     ),
-    Option(key="auth.keystone.credential_secret", kind=kinds.PASSWORD, about="The application credential's secret."),
+    Option(key="auth.keystone.credential_secret", kind=kinds.SECRET, about="The application credential's secret."),
     Option(
         key="auth.keystone.admin_role", kind=kinds.TEXT, default="admin", about="The role that makes an admin here."
     ),
@@ -206,10 +186,5 @@ OPTIONS: Final = (
         default=300.0,
         about="For how many seconds a token that was right is not checked again.",
     ),
-    Option(
-        key="stores.file.path",
-        kind=kinds.PATH,
-        default=lambda data: data / "images",
-        about="The folder of the images' bytes.",
-    ),
+    *STORE_OPTIONS,
 )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What kinds of values options have: how each is read from TOML and from text, and how it is shown.
 
-Answers for the form of single values. Knows neither which options there are nor where they come from.
+Answers for the form of single values and of options. Knows neither which options there are nor where they come from.
 
 Threading: pure functions and frozen values.
 """
@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
+
+PREFIX: Final = "GLANCEFS_"
+"""What the names of all variables begin with."""
 
 _SIZE = re.compile(r"(\d+)\s*(?:([KMGT])(iB|B)?)?", re.IGNORECASE)
 _POWERS: Final = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -73,6 +76,22 @@ class Kind:
     """Whether no message may repeat it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option: what it may be, what it means, and what it is unless somebody says otherwise."""
+
+    key: str
+    kind: Kind
+    about: str
+    default: Any = None
+    """A value, or a function of the data folder."""
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that overrides it."""
+        return PREFIX + self.key.replace(".", "_").upper()
+
+
 def read_address(text: str) -> Address:
     """Read ``host:port``, ``[host]:port``, ``:port`` (every address) or ``unix:/path``. Raises ValueError."""
     if text.startswith(f"{_UNIX}/"):
@@ -113,7 +132,7 @@ def _read_text(value: object, _: Path) -> str:
     return text
 
 
-def _read_secret(value: object, folder: Path) -> str:
+def _read_token(value: object, folder: Path) -> str:
     text = _read_text(value, folder)
     # It travels in a header (RFC 9110, section 5.5).
     if not text.isascii() or not text.isprintable() or " " in text:
@@ -195,7 +214,9 @@ def choice(*words: str) -> Kind:
     """Give the kind of one of these words."""
 
     def read(value: object, folder: Path) -> str:
-        if (word := _read_text(value, folder)) not in words:
+        # A version reads better as a number.
+        word = str(value) if isinstance(value, int) and not isinstance(value, bool) else _read_text(value, folder)
+        if word not in words:
             raise ValueError
         return word
 
@@ -203,8 +224,8 @@ def choice(*words: str) -> Kind:
 
 
 TEXT: Final = Kind(name="text", read=_read_text)
-SECRET: Final = Kind(name="printable ASCII without blanks", read=_read_secret, show=lambda _: "***", is_secret=True)
-PASSWORD: Final = Kind(name="text", read=_read_text, show=lambda _: "***", is_secret=True)
+SECRET: Final = Kind(name="text", read=_read_text, show=lambda _: "***", is_secret=True)
+TOKEN: Final = Kind(name="printable ASCII without blanks", read=_read_token, show=lambda _: "***", is_secret=True)
 BOOLEAN: Final = Kind(
     name="true or false", read=_read_boolean, parse=_parse_boolean, show=lambda value: str(value).lower()
 )

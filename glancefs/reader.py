@@ -10,12 +10,13 @@ Threading: a reader belongs to one caller, but `read_at` of a reader with a real
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
-from glancefs.errors import DataMissing
-from glancefs.model import Image, Location
+from glancefs.errors import DataMissing, ImageNotFound
+from glancefs.model import Image, ImageStatus, Location
+from glancefs.registries.base import Registry
 from glancefs.stores.base import Store
 
 CHUNK_SIZE: Final = 1 << 20
@@ -24,14 +25,23 @@ CHUNK_SIZE: Final = 1 << 20
 class ImageReader:
     """The data of an available image, which never change while the reader is open, even if the image is deleted.
 
-    Raises DataMissing, when made, if the store has no data for the image; StoreUnavailable when the engine fails.
+    ``moved`` tells where the data are now, for a reader whose data go away under it because they are moved. Raises
+    DataMissing, when made, if the store has no data for the image; StoreUnavailable when the engine fails.
     """
 
-    def __init__(self, *, image: Image, location: Location, store: Store) -> None:
+    def __init__(
+        self,
+        *,
+        image: Image,
+        location: Location,
+        store: Store,
+        moved: Callable[[], tuple[Store, Location] | None] = lambda: None,
+    ) -> None:
         self.image = image
         self.size = image.size
         self._location = location
         self._store = store
+        self._moved = moved
         self._stream = store.open(location)
         self._position = 0
         self.file: BinaryIO | None = self._stream if store.capabilities.real_files else None
@@ -48,10 +58,6 @@ class ImageReader:
     def close(self) -> None:
         """Let go of the data; may be called twice."""
         self._stream.close()
-
-    def allocated(self) -> int:
-        """Give the bytes that the data take on a local disk; the size where they are elsewhere."""
-        return self.size if self.file is None else os.fstat(self.file.fileno()).st_blocks * 512
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Give the ``size`` bytes from ``offset`` on; fewer only where the image ends.
@@ -85,11 +91,54 @@ class ImageReader:
         return os.pread(self._stream.fileno(), size, offset)
 
     def _read_stream(self, offset: int, size: int) -> bytes:
-        # A jump costs a new range request; readers in a run share one stream.
+        # Readers in a run share one stream.
         if offset != self._position:
-            self._stream.close()
-            self._stream = self._store.open(self._location, offset)
-            self._position = offset
-        piece = self._stream.read(size)
+            self._move_to(offset)
+        try:
+            piece = self._stream.read(size)
+        except DataMissing:
+            found = self._moved()
+            if found is None or found[1] == self._location:
+                raise
+            self._store, self._location = found
+            self._open_at(offset)
+            piece = self._stream.read(size)
         self._position += len(piece)
         return piece
+
+    def _move_to(self, offset: int) -> None:
+        if self._stream.seekable():
+            self._stream.seek(offset)
+        else:
+            self._open_at(offset)
+        self._position = offset
+
+    def _open_at(self, offset: int) -> None:
+        self._stream.close()
+        self._stream = self._store.open(self._location, offset)
+
+
+def open_reader(image: Image, *, registry: Registry, store_of: Callable[[Location], Store]) -> ImageReader:
+    """Open the data of an image, wherever they are by now.
+
+    Raises ImageNotFound when it has none (yet) or was deleted, DataMissing when they are lost, and what ``store_of``
+    raises.
+    """
+
+    def moved() -> tuple[Store, Location] | None:
+        location = registry.get(image.id).location
+        return None if location is None else (store_of(location), location)
+
+    if image.status is not ImageStatus.AVAILABLE or image.location is None:
+        message = f"Image {image.id!r} has no data: its status is {image.status}."
+        raise ImageNotFound(message)
+    try:
+        return ImageReader(image=image, location=image.location, store=store_of(image.location), moved=moved)
+    except DataMissing:
+        # Deleted or moved between the look at the row and this: not damage.
+        current = registry.get(image.id)
+        if current.status is ImageStatus.DELETED:
+            raise ImageNotFound.by_id(image.id) from None
+        if current.location == image.location:
+            raise
+    return open_reader(current, registry=registry, store_of=store_of)

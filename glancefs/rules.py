@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may see and change an image, and into which status it may go, as sentences without effect.
+"""Who may add, see and change an image, how it begins, and into which status it may go: sentences without effect.
 
 Answers for the rules that all use cases share. Looks nothing up.
 
@@ -9,10 +9,11 @@ Threading: pure functions.
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from glancefs.context import RequestContext
-from glancefs.errors import ProtectedImage, WrongStatus
-from glancefs.model import TRANSITIONS, Image, ImageStatus
+from glancefs.errors import Forbidden, NotAuthenticated, ProtectedImage, WrongStatus
+from glancefs.model import TRANSITIONS, Image, ImageChanges, ImageStatus, NewImage
 
 
 def may_see(context: RequestContext, image: Image) -> bool:
@@ -25,6 +26,23 @@ def may_see(context: RequestContext, image: Image) -> bool:
 def may_change(context: RequestContext, image: Image) -> bool:
     """Whether this caller may change the image: it is theirs, or they are an admin."""
     return context.is_admin or (context.user is not None and context.user == image.owner)
+
+
+def check_may_add(context: RequestContext, new: NewImage) -> None:
+    """Raise NotAuthenticated, Forbidden where the caller may not add such an image."""
+    if context.user is None:
+        message = "Only a known user may add images: log in."
+        raise NotAuthenticated(message)
+    if new.owner not in {None, context.user} and not context.is_admin:
+        message = "Only an admin may add images for somebody else."
+        raise Forbidden(message)
+
+
+def check_may_say(context: RequestContext, changes: ImageChanges | None) -> None:
+    """Raise Forbidden for a change that this caller may make of no image."""
+    if changes is not None and "owner" in changes.said() and not context.is_admin:
+        message = "Only an admin may give an image to somebody else."
+        raise Forbidden(message)
 
 
 def check_unprotected(image: Image) -> None:
@@ -40,3 +58,27 @@ def in_status(image: Image, status: ImageStatus, **fields: object) -> Image:
         message = f"Image {image.id!r} can't become {status}: its status is {image.status}."
         raise WrongStatus(message)
     return replace(image, status=status, **fields)  # type: ignore[arg-type]  # the fields are those of Image
+
+
+def begun(new: NewImage, *, id: str, owner: str | None, is_public: bool, store: str, size: int, now: datetime) -> Image:
+    """Give what a new image is to begin with: without data, and waiting for them."""
+    return Image(
+        id=id,
+        name=new.name,
+        type=new.type,
+        status=ImageStatus.QUEUED,
+        size=size,
+        store=store,
+        owner=owner,
+        is_public=is_public,
+        created_at=now,
+        updated_at=now,
+        checksum=new.checksum,
+        properties=new.properties,
+        disk_format=new.disk_format,
+        container_format=new.container_format,
+        virtual_size=new.virtual_size,
+        min_disk=new.min_disk,
+        min_ram=new.min_ram,
+        protected=new.protected,
+    )

@@ -47,6 +47,7 @@ _BY_STATUS: Final[Mapping[int, type[errors.GlancefsError]]] = {
     409: errors.Conflict,
     412: errors.StaleImage,
     413: errors.UploadTooLarge,
+    423: errors.Locked,
     429: errors.Unavailable,
     431: errors.HeadersTooLarge,
     502: errors.Unavailable,
@@ -196,6 +197,9 @@ def error_of(status: int, body: bytes) -> errors.GlancefsError:
             errors.InvalidRequest if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR else None
         )
     message = detail if isinstance(detail, str) else _plain_text(body) or f"The server answers {_status_text(status)}."
+    path = said.get("path")
+    if kind is errors.Locked and isinstance(path, str):
+        return errors.Locked(message, path=path)
     return (kind or errors.GlancefsError)(message)
 
 

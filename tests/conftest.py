@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.support.mounting",
     "tests.support.cli",
     "tests.support.rest",
+    "tests.support.swift",
 ]
 
 # No test judges by the clock, so neither does Hypothesis; under CI the same code gives the same verdict every time.

@@ -22,8 +22,8 @@ from gateway.wsgi import ROUTE_KEY, Request, Response, no_content, whole
 from glancefs.errors import InvalidRequest, NotAuthenticated, UploadTooLarge
 from glancefs.registries.base import Registry, ServedRegistry
 from glancefs.registries.calls import Call, every_call
-from glancefs.registries.remote import KEY_HEADER, PREFIX, TIME_HEADER, UNTIL_HEADER
 from glancefs.registries.values import to_json
+from glancefs.registries.wire import KEY_HEADER, PREFIX, TIME_HEADER, UNTIL_HEADER
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment

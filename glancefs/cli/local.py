@@ -30,7 +30,7 @@ class LocalBackend:
     """The images of one assembled core."""
 
     def __init__(self, core: Assembly) -> None:
-        self._core = core
+        self.core = core
         self._images = core.images
 
     def __enter__(self) -> Self:
@@ -39,7 +39,7 @@ class LocalBackend:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._core.close()
+        self.core.close()
 
     def find_all(self, query: ImageQuery, *, limit: int | None = None) -> Iterator[Image]:
         """See `Backend`."""

@@ -102,6 +102,7 @@ class LazyGroup(click.Group):
         "rm": "images:remove",
         "check": "upkeep:check",
         "gc": "upkeep:gc",
+        "move-data": "relocating:move_data",
         "db": "upkeep:database",
         "user": "users:users",
         "config": "configuration:configuration",

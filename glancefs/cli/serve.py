@@ -19,7 +19,7 @@ import click
 from glancefs import __version__
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.sweeping import FirstSweep
-from glancefs.errors import ConfigError
+from glancefs.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
     from gateway.application import Application
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from gateway.metrics import Metrics
     from glancefs.assembly import Assembly
     from glancefs.config import Config, GatewayConfig
+    from glancefs.stores.base import Store
 
 _log = logging.getLogger(__name__)
 
@@ -80,8 +81,7 @@ class _Serving:
         # Before any fork: registry and stores are made once, and what is wrong with them is told once.
         with assemble(config, migrate=config.registry.startswith(_EMBEDDED)) as core:
             for store in core.stores.values():
-                with store.claim():
-                    pass
+                _try(store)
         self.metrics: Metrics = make_metrics(config.gateway)
         self._core: Assembly | None = None
         self._sweep: FirstSweep | None = None
@@ -108,6 +108,17 @@ class _Serving:
             self._sweep.stop()
         if self._core is not None:
             self._core.close()
+
+
+def _try(store: Store) -> None:
+    """See that a store takes images; one on other machines may start after us. Raises ConfigError, StoreUnavailable."""
+    try:
+        with store.claim():
+            pass
+    except StoreUnavailable as error:
+        if not store.capabilities.is_remote:
+            raise
+        _log.warning("Starting without the store %r, until it answers: %s", store.scheme, error)
 
 
 def _refuse_open_door(config: Config, *, is_insecure: bool) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sweep at the start of a door, beside its first requests.
 
-Answers for its failing without anybody being disturbed. What is swept, `glancefs.sweep` knows.
+Answers for its failing without anybody being disturbed. What is swept, `glancefs.assembly.clear_up` knows.
 
 Threading: belongs to the thread that makes it; the sweep runs in one of its own, which keeps nobody from ending.
 """
@@ -42,10 +42,10 @@ class FirstSweep:
         self._is_stopping = True
 
     def _sweep(self) -> None:
-        from glancefs.sweep import sweep
+        from glancefs.assembly import clear_up
 
         try:
-            sweep(registry=self._core.registry, stores=self._core.stores)
+            clear_up(self._core)
         except GlancefsError as error:
             if not self._is_stopping:
                 _log.warning("The sweep at the start failed; `glancefs gc` repeats it: %s", error)

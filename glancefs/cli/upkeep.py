@@ -64,15 +64,14 @@ def check(said: Said, *, quick: bool) -> int:
 @shared_options("config", "data", "json", "debug")
 @pass_said
 def gc(said: Said) -> None:
-    """Remove what dead processes left: abandoned uploads, and data that no image names.
+    """Remove what dead processes left: abandoned uploads, data that no image names, old files of mounts.
 
-    Safe beside running servers; every start of a server does it too.
+    Safe beside running servers and mounts; every start of one does it too.
     """
-    from glancefs.assembly import assemble
-    from glancefs.sweep import sweep
+    from glancefs.assembly import assemble, clear_up
 
     with assemble(said.load()) as core:
-        swept = sweep(registry=core.registry, stores=core.stores)
+        swept = clear_up(core)
     output = said.output()
     if said.json:
         output.json(asdict(swept))
@@ -80,6 +79,8 @@ def gc(said: Said) -> None:
     output.line(
         f"Removed {swept.uploads} abandoned uploads and {swept.orphans} orphans, {human_size(swept.size)} in all."
     )
+    if swept.staged:
+        output.line(f"{swept.staged} of the files that mounts had left were too old to be kept.")
     if swept.requeued:
         output.line(f"{swept.requeued} images wait for their data again.")
 

@@ -114,13 +114,13 @@ class OpenFiles:
             file.window.cut(0)
         return self._opened(self._writing(file, opener, flags))
 
-    async def create(self, path: str, flags: int, task: int) -> tuple[FileInfo, Inode]:
+    async def create(self, path: str, flags: int, task: int, *, has_folder: bool) -> tuple[FileInfo, Inode]:
         """Make a file and open it. Raises as `ImageTree.create` does."""
-        is_exclusive = bool(flags & os.O_EXCL)
         try:
-            upload, opener = await self._bridge.change(_create, self._tree, path, is_exclusive, task)
+            work = partial(_create, self._tree, path, task, has_folder=has_folder)
+            upload, opener = await self._bridge.change(work)
         except PathTaken:
-            if is_exclusive:
+            if flags & os.O_EXCL:
                 raise
             return await self._open_what_came_between(path, flags, task)
         file = self._publisher.file_of(upload, self._inode_for(upload, path))
@@ -269,5 +269,5 @@ def _stage(tree: ImageTree, entry: Entry, task: int, *, truncate: bool) -> tuple
     return tree.stage(entry, truncate=truncate), opener_of(task)
 
 
-def _create(tree: ImageTree, path: str, exclusive: bool, task: int) -> tuple[StagedUpload, Opener]:  # noqa: FBT001 - carried over to a thread by place
-    return tree.create(path, exclusive=exclusive), opener_of(task)
+def _create(tree: ImageTree, path: str, task: int, *, has_folder: bool) -> tuple[StagedUpload, Opener]:
+    return tree.create(path, has_folder=has_folder), opener_of(task)

@@ -9,9 +9,9 @@ Threading: belongs to the loop's thread; pages are fetched in threads.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -42,6 +42,7 @@ class FolderHandle:
         self._bridge: Final = bridge
         self._turn: Final = trio.Lock()
         self._pages: Iterator[Sequence[Entry]] | None = None
+        self._following: _Following | None = None
         self._kept: list[list[Listed]] = []
         self._first = 0
         """The place of the first entry that is kept."""
@@ -67,6 +68,7 @@ class FolderHandle:
 
     def _rewind(self) -> None:
         self._pages = None
+        self._following = None
         self._kept = []
         self._first = 0
         self._is_complete = False
@@ -74,13 +76,47 @@ class FolderHandle:
     async def _fetch(self) -> None:
         if self._pages is None:
             self._pages = self._tree.list(self.path, page_size=_PAGE)
-        page = await self._bridge.look(_page, self._tree, self._pages)
+        following, self._following = self._following or self._begin(self._pages), None
+        page = await following.get()
         if page is None:
             self._is_complete = True
             return
+        if page:
+            # On its way while the kernel and the reader are at this one.
+            self._following = self._begin(self._pages)
         if len(self._kept) >= _KEPT:
             self._first += len(self._kept.pop(0))
         self._kept.append(page)
+
+    def _begin(self, pages: Iterator[Sequence[Entry]]) -> _Following:
+        following = _Following(work=partial(self._bridge.look, _page, self._tree, pages))
+        self._bridge.start(following.run)
+        return following
+
+
+class _Following:
+    """A page that is being fetched, whether anybody will ask for it or not."""
+
+    def __init__(self, *, work: Callable[[], Awaitable[list[Listed] | None]]) -> None:
+        self._work: Final = work
+        self._done: Final = trio.Event()
+        self._page: list[Listed] | None = None
+        self._error: Exception | None = None
+
+    async def run(self) -> None:
+        """Fetch it."""
+        try:
+            self._page = await self._work()
+        except Exception as error:  # noqa: BLE001 - raised again to whoever asks for the page
+            self._error = error
+        self._done.set()
+
+    async def get(self) -> list[Listed] | None:
+        """Give the page, or None behind the last one. Raises what fetching it raised."""
+        await self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._page
 
 
 def _page(tree: ImageTree, pages: Iterator[Sequence[Entry]]) -> list[Listed] | None:
@@ -93,6 +129,8 @@ def _page(tree: ImageTree, pages: Iterator[Sequence[Entry]]) -> list[Listed] | N
 def allocated(tree: ImageTree, entry: Entry) -> int:
     """Give the bytes that an entry takes on disk; its size, where the store can't say."""
     if entry.kind is EntryKind.IMAGE:
-        with contextlib.suppress(GlancefsError):
+        try:
             return tree.allocated(entry)
+        except GlancefsError:
+            return entry.size
     return 0 if entry.kind is EntryKind.QUEUED else entry.size

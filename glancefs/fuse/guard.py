@@ -21,6 +21,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 import trio
 from pyfuse3 import FUSEError
 
+from glancefs.errors import Locked
 from glancefs.fuse.errnos import QUIET, errno_of
 from glancefs.fuse.statistics import Statistics
 
@@ -71,7 +72,8 @@ def _refusal(self: Guarded, name: str, about: object, error: Exception) -> FUSEE
         number = errno.EIO if known is None else known
         if known is None:
             _log.error("%s failed as nobody foresaw", name, exc_info=error)
-        if number not in QUIET:
+        # Who locked it is nowhere else to be seen from a mount.
+        if number not in QUIET or isinstance(error, Locked):
             self.report(name, about, error)
     self.statistics.errors[errno.errorcode.get(number, str(number))] += 1
     return FUSEError(number)

@@ -379,7 +379,7 @@ class Operations(pyfuse3.Operations):
         del mode
         self._check_writable()
         path = self._path(parent_inode, name)
-        opened, inode = await self.files.create(path, flags, ctx.pid)
+        opened, inode = await self.files.create(path, flags, ctx.pid, has_folder=self._has_folder(path))
         self._changed_names(path)
         return opened, self._told(inode)
 
@@ -451,6 +451,11 @@ class Operations(pyfuse3.Operations):
     def _told(self, inode: Inode) -> EntryAttributes:
         self._inodes.count(inode)
         return self._appearance.attributes(inode)
+
+    def _has_folder(self, path: str) -> bool:
+        """Say whether the folder of a path is known to be there, while others' changes are being followed."""
+        folder = self._remembered(paths.split(path)[0])
+        return folder is not None and folder.kind is EntryKind.FOLDER
 
     def _changed_names(self, path: str) -> None:
         self._watcher.is_there(path)

@@ -20,7 +20,9 @@ from types import MappingProxyType
 from typing import Protocol
 
 from glancefs.model import Image, ImageStatus, ImageType, Location
+from glancefs.registries.dead_properties import DeadPropertyRegistry
 from glancefs.registries.folders import Folder, FolderRegistry
+from glancefs.registries.locks import LockRegistry, Presented
 
 
 class SortKey(StrEnum):
@@ -123,12 +125,33 @@ class Registry(Protocol):
         """The tree that the images' names make, on the same database."""
         ...
 
-    def add(self, image: Image, *, superseding: Superseded | None = None) -> Image:
+    @property
+    def locks(self) -> LockRegistry:
+        """The write locks on paths of the tree, on the same database."""
+        ...
+
+    @property
+    def dead_properties(self) -> DeadPropertyRegistry:
+        """What WebDAV clients keep beside images and folders, on the same database."""
+        ...
+
+    def add(
+        self,
+        image: Image,
+        *,
+        superseding: Superseded | None = None,
+        copied_from: str | None = None,
+        presented: Presented | None = None,
+    ) -> Image:
         """Add an image; an empty ``id`` asks for a generated one. Gives it back with its ``id`` and ``revision``.
 
         With ``superseding`` another one is deleted in the same transaction, and this one takes its place among its
-        namesakes. Raises Duplicate when the identifier is taken, by a deleted image too; of many callers at once
-        exactly one wins. Raises StaleImage, ImageNotFound about the superseded image; then nothing is added.
+        namesakes, and its dead properties; with ``copied_from`` it gets copies of those of that image instead. Raises
+        Duplicate when the identifier is taken, by a deleted image too; of many callers at once exactly one wins. Raises
+        StaleImage, ImageNotFound about the superseded image, and Locked; then nothing is added.
+
+        `add`, `replace` and `delete` raise Locked unless what is ``presented`` unlocks every path at which something
+        would change; None asks for no locks.
         """
         ...
 
@@ -143,18 +166,28 @@ class Registry(Protocol):
         """
         ...
 
-    def replace(self, image: Image, *, expected_revision: int, superseding: Superseded | None = None) -> Image:
+    def replace(
+        self,
+        image: Image,
+        *,
+        expected_revision: int,
+        superseding: Superseded | None = None,
+        presented: Presented | None = None,
+    ) -> Image:
         """Put this in place of the image with the same ``id``, if that is still at the expected revision.
 
-        With ``superseding`` another one is deleted in the same transaction, as `add` does. Gives it back with its new
-        revision. Raises StaleImage when it is not, ImageNotFound when there is none or it is deleted.
+        With ``superseding`` another one is deleted in the same transaction, as `add` does, but this one keeps its own
+        dead properties. Gives it back with its new revision. Raises StaleImage when it is not, ImageNotFound when there
+        is none or it is deleted, and Locked as `add` does.
         """
         ...
 
-    def delete(self, image_id: str, *, expected_revision: int, deleted_at: datetime) -> Image:
+    def delete(
+        self, image_id: str, *, expected_revision: int, deleted_at: datetime, presented: Presented | None = None
+    ) -> Image:
         """Leave only the tombstone: status ``deleted``, the time of it, and no location. Gives the tombstone.
 
-        Raises StaleImage, ImageNotFound as `replace` does.
+        Raises StaleImage, ImageNotFound, Locked as `replace` does.
         """
         ...
 

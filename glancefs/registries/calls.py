@@ -16,15 +16,23 @@ from functools import cache
 from typing import Any, Final, get_type_hints
 
 from glancefs.registries.base import Registry
+from glancefs.registries.dead_properties import DeadPropertyRegistry
 from glancefs.registries.folders import FolderRegistry
+from glancefs.registries.locks import LockRegistry
 from glancefs.registries.values import Reader, fields_reader, reader_of
 
-ROOMS: Final[Mapping[str, type]] = {"": Registry, "folders": FolderRegistry}
+ROOMS: Final[Mapping[str, type]] = {
+    "": Registry,
+    "folders": FolderRegistry,
+    "locks": LockRegistry,
+    "dead_properties": DeadPropertyRegistry,
+}
 """The protocols, by the property of the registry that has them; empty for the registry itself."""
 
 CHANGES: Final[frozenset[str]] = frozenset(
     {
         *("add", "replace", "delete"),
+        *("locks/acquire", "locks/refresh", "locks/release", "locks/forget", "dead_properties/change"),
         *("folders/add_folder", "folders/set_folder_mtime", "folders/remove_folder", "folders/move_folder"),
     }
 )

@@ -17,18 +17,19 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Final, Generic, Protocol, TypeVar, cast
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from glancefs.errors import GlancefsError, RegistryUnavailable
 from glancefs.model import Image, ImageStatus
-from glancefs.registries.schema import counters, holdings
+from glancefs.registries.schema import counters, holdings, locks
 from glancefs.registries.sqlite import SqliteDatabase, translated
 
 _MOST: Final = 256
 """How many changes one transaction takes at the most."""
 
-_COUNTERS: Final = select(counters.c.revision, counters.c.next_id).where(counters.c.id == 1).with_for_update()
+_COUNTERS: Final = select(counters).where(counters.c.id == 1).with_for_update()
 _COUNTED: Final = update(counters).where(counters.c.id == 1)
+_COUNT_LOCKS: Final = select(func.count()).select_from(locks)
 _HELD: Final = (
     update(holdings)
     .where(holdings.c.status == bindparam("of_status"), holdings.c.store == bindparam("of_store"))
@@ -57,6 +58,9 @@ class Transaction:
         before = connection.execute(_COUNTERS).one()
         self._first_revision = self._revision = int(before.revision)
         self._next_id = int(before.next_id)
+        self.locks = int(before.locks or 0)
+        """How many rows there are in the table of locks; `count_locks` says how many there are now."""
+        self.has_dead_properties = bool(before.has_dead_properties)
         self._held: dict[tuple[str, str], tuple[int, int, int]] = {}
 
     def next_revision(self) -> int:
@@ -80,6 +84,17 @@ class Transaction:
             # Halves of sizes: the sum of whole ones may be larger than the database's numbers.
             high, low = high + images * (image.size >> 32), low + images * (image.size & 0xFFFFFFFF)
             self._held[kind] = counted + images, high, low
+
+    def count_locks(self) -> None:
+        """Count the locks anew: whoever adds or removes some calls this."""
+        self.locks = int(self.connection.execute(_COUNT_LOCKS).scalar_one())
+        self.connection.execute(_COUNTED, {"locks": self.locks})
+
+    def note_dead_properties(self) -> None:
+        """Let everybody know that there are dead properties."""
+        if not self.has_dead_properties:
+            self.has_dead_properties = True
+            self.connection.execute(_COUNTED, {"has_dead_properties": True})
 
     def write_down(self) -> None:
         """Write what was counted, if anything changed."""

@@ -18,6 +18,7 @@ from datetime import datetime
 from typing import Protocol
 
 from glancefs.model import Image
+from glancefs.registries.locks import Presented
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,27 +90,36 @@ class FolderRegistry(Protocol):
         """Tell which of these visible images are what their names mean, as `first_named` would say."""
         ...
 
-    def add_folder(self, folder: Folder) -> Folder:
-        """Keep a folder made by hand; the owner must be said. Raises PathTaken if the owner made it before."""
+    def add_folder(self, folder: Folder, *, presented: Presented | None = None) -> Folder:
+        """Keep a folder made by hand; the owner must be said. Raises PathTaken if the owner made it before.
+
+        This, and every other change of folders, raises Locked unless what is ``presented`` unlocks every path at which
+        something would change (`glancefs.registries.locks`); None asks for no locks.
+        """
         ...
 
-    def set_folder_mtime(self, folder: Folder) -> Folder:
+    def set_folder_mtime(self, folder: Folder, *, presented: Presented | None = None) -> Folder:
         """Keep a folder's time of modification, and with it the folder if the owner had not made it."""
         ...
 
-    def remove_folder(self, path: str, view: View, *, removed_at: datetime) -> None:
+    def remove_folder(self, path: str, view: View, *, removed_at: datetime, presented: Presented | None = None) -> None:
         """Remove a hand-made folder of the looker's (with ``sees_all``: everybody's) that looks empty.
+
+        The locks on it and its dead properties go too.
 
         Raises PathNotFound, FolderNotEmpty.
         """
         ...
 
-    def move_folder(self, old: str, new: str, view: View, *, moved_at: datetime) -> int:
+    def move_folder(
+        self, old: str, new: str, view: View, *, moved_at: datetime, presented: Presented | None = None
+    ) -> int:
         """Give all visible images and hand-made folders at and below a path their new paths, in one transaction.
 
-        What the looker can't see stays where it is. The transaction is as large as the folder: others who write wait
-        for it, some 30 microseconds for every image. Gives how many images were renamed. Raises PathNotFound,
-        Forbidden when a visible image is not the looker's (and not ``sees_all``), FolderNotEmpty when something is in
-        the folder ``new``, PathTooLong when a name would get too long; then nothing is moved.
+        What the looker can't see stays where it is; dead properties of folders move, locks go. The transaction is as
+        large as the folder: others who write wait for it, some 30 microseconds for every image. Gives how many images
+        were renamed. Raises PathNotFound, Forbidden when a visible image is not the looker's (and not ``sees_all``),
+        FolderNotEmpty when something is in the folder ``new``, PathTooLong when a name would get too long; then nothing
+        is moved.
         """
         ...

@@ -22,6 +22,7 @@ from glancefs.errors import RegistryUnavailable
 from glancefs.model import Image
 from glancefs.registries.commits import Change, Commits, Transaction
 from glancefs.registries.folders import Folder
+from glancefs.registries.locks import Lock
 from glancefs.registries.schema import answers
 from glancefs.registries.values import Reader, reader_of, to_json
 
@@ -35,7 +36,13 @@ _FIND: Final = select(answers.c.answer).where(answers.c.key == bindparam("wanted
 _KEEP: Final = insert(answers)
 _FORGET: Final = delete(answers).where(answers.c.kept_at < bindparam("before"))
 
-_KINDS: Final[Mapping[str, type]] = {"image": Image, "folder": Folder, "number": int, "nothing": type(None)}
+_KINDS: Final[Mapping[str, type]] = {
+    "image": Image,
+    "folder": Folder,
+    "lock": Lock,
+    "number": int,
+    "nothing": type(None),
+}
 
 Outcome = TypeVar("Outcome")
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, SmallInteger, Table, Text
 
-REVISIONS: Final = ("0001", "0002", "0003")
+REVISIONS: Final = ("0001", "0002", "0003", "0004")
 """Every schema that this version knows, oldest first; the last one is the one that it works with."""
 
 SORTED_BY: Final = ("created_at", "updated_at", "name", "size", "id")
@@ -103,7 +103,45 @@ counters: Final = Table(
     Column("revision", BigInteger, nullable=False, comment="The latest change. Every writer locks this row first."),
     Column("next_id", BigInteger, nullable=False, comment="The next identifier to generate."),
     Column("identity", Text, nullable=False, comment="What no other registry has: stores keep the data of one only."),
+    Column("locks", BigInteger, comment="How many rows locks has; NULL: none ever. Spares every writer a look."),
+    Column("has_dead_properties", Boolean, comment="Whether there ever was one; NULL: none. Spares writers a look."),
     comment="What is counted. Reading it is how writers line up, so that revisions become visible in their order.",
+)
+
+locks: Final = Table(
+    "locks",
+    metadata,
+    Column("token", Text, primary_key=True, comment="Never used twice."),
+    Column("path", Text, nullable=False, comment="Its path and a slash; empty for the root of the tree."),
+    Column("holder", Text, nullable=False, comment="The user who may present the token."),
+    Column("guards", Text, comment="Whose images and folders it guards; NULL: everybody's."),
+    Column("is_shared", Boolean, nullable=False, comment="Whether others may hold a shared one beside it."),
+    Column("is_deep", Boolean, nullable=False, comment="Whether it holds for everything below its path."),
+    Column("owner_xml", Text, nullable=False, comment="What the client said about its person."),
+    Column("created_at", BigInteger, nullable=False, comment="UTC, in seconds since the epoch."),
+    Column("expires_at", BigInteger, nullable=False, comment="From then on the row counts for nothing."),
+    comment="Write locks (RFC 4918). Whoever writes clears away those that have expired.",
+)
+
+image_dead_properties: Final = Table(
+    "image_dead_properties",
+    metadata,
+    Column("image_id", Text, primary_key=True, comment="Of the image that has it."),
+    Column("digest", Text, primary_key=True, comment="Of the name: as good as the name, and short."),
+    Column("name", Text, nullable=False, comment="In Clark's notation."),
+    Column("value", Text, nullable=False, comment="As it came."),
+    comment="What WebDAV clients keep beside images.",
+)
+
+folder_dead_properties: Final = Table(
+    "folder_dead_properties",
+    metadata,
+    Column("owner", Text, primary_key=True, comment="Who set it, and sees it."),
+    Column("path", Text, primary_key=True, comment="The folder's path and a slash; empty for the root."),
+    Column("digest", Text, primary_key=True, comment="Of the name: as good as the name, and short."),
+    Column("name", Text, nullable=False, comment="In Clark's notation."),
+    Column("value", Text, nullable=False, comment="As it came."),
+    comment="What WebDAV clients keep beside folders.",
 )
 
 holdings: Final = Table(
@@ -173,4 +211,6 @@ _shelf_indexes()
 
 Index("ix_folders_revision", folders.c.revision, unique=True)
 Index("ix_folders_path", folders.c.path)
+Index("ix_locks_path", locks.c.path)
+Index("ix_folder_dead_properties_path", folder_dead_properties.c.path)
 Index("ix_answers_kept_at", answers.c.kept_at)

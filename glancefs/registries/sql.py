@@ -24,10 +24,19 @@ from glancefs.model import Image, ImageStatus, Location
 from glancefs.registries.base import Changes, Holdings, ImageQuery, Superseded
 from glancefs.registries.commits import Commits, GroupCommit, Transaction
 from glancefs.registries.lists import Lists
+from glancefs.registries.locks import Presented
 from glancefs.registries.once import Answers
 from glancefs.registries.rows import IMAGE_COLUMNS, image_of, property_digests, values_of
 from glancefs.registries.schema import counters, holdings, image_properties, images
+from glancefs.registries.sql_dead_properties import (
+    SqlDeadProperties,
+    copy_dead_properties,
+    hand_over_dead_properties,
+    remove_dead_properties,
+)
 from glancefs.registries.sql_folders import SqlFolders, changed_folders
+from glancefs.registries.sql_guarding import check_image, check_new_image, check_successor, locked_path_of
+from glancefs.registries.sql_locks import SqlLocks, forget_locks
 from glancefs.registries.sqlite import SqliteDatabase
 from glancefs.registries.upgrade import check_schema, upgrade
 
@@ -102,9 +111,26 @@ class SqlRegistry:
         """See `Registry.folders`."""
         return SqlFolders(database=self._database, commits=self._commits)
 
-    def add(self, image: Image, *, superseding: Superseded | None = None) -> Image:
+    @property
+    def locks(self) -> SqlLocks:
+        """See `Registry.locks`."""
+        return SqlLocks(database=self._database, commits=self._commits)
+
+    @property
+    def dead_properties(self) -> SqlDeadProperties:
+        """See `Registry.dead_properties`."""
+        return SqlDeadProperties(database=self._database, commits=self._commits)
+
+    def add(
+        self,
+        image: Image,
+        *,
+        superseding: Superseded | None = None,
+        copied_from: str | None = None,
+        presented: Presented | None = None,
+    ) -> Image:
         """See `Registry.add`."""
-        return self._commits.run(lambda transaction: _add(transaction, image, superseding))
+        return self._commits.run(lambda transaction: _add(transaction, image, superseding, copied_from, presented))
 
     def get(self, image_id: str) -> Image:
         """See `Registry.get`."""
@@ -126,14 +152,31 @@ class SqlRegistry:
         except UnicodeError:
             raise InvalidQuery("The query holds bytes that are no text.") from None
 
-    def replace(self, image: Image, *, expected_revision: int, superseding: Superseded | None = None) -> Image:
+    def replace(
+        self,
+        image: Image,
+        *,
+        expected_revision: int,
+        superseding: Superseded | None = None,
+        presented: Presented | None = None,
+    ) -> Image:
         """See `Registry.replace`."""
-        return self._commits.run(lambda transaction: _replace(transaction, image, expected_revision, superseding))
+        return self._commits.run(
+            lambda transaction: _replace(transaction, image, expected_revision, superseding, presented)
+        )
 
-    def delete(self, image_id: str, *, expected_revision: int, deleted_at: datetime) -> Image:
+    def delete(
+        self, image_id: str, *, expected_revision: int, deleted_at: datetime, presented: Presented | None = None
+    ) -> Image:
         """See `Registry.delete`. With the disk full it goes on working, by the room that was set aside."""
 
         def change(transaction: Transaction) -> Image:
+            _, before = _current(transaction, image_id, expected_revision)
+            check_image(transaction, image_id, presented, is_removed=True)
+            left = locked_path_of(transaction, image_id, presented)
+            if left is not None:
+                forget_locks(transaction, left, guards=before.owner)
+            remove_dead_properties(transaction, image_id)
             return _delete(transaction, image_id, expected_revision, deleted_at)
 
         if self._room.was_given:
@@ -204,9 +247,19 @@ class SqlRegistry:
         self._database.close()
 
 
-def _add(transaction: Transaction, image: Image, superseded: Superseded | None) -> Image:
+def _add(
+    transaction: Transaction,
+    image: Image,
+    superseded: Superseded | None,
+    copied_from: str | None,
+    presented: Presented | None,
+) -> Image:
     if image.id and _is_taken(transaction, image.id):
         raise Duplicate(f"There is, or was, an image {image.id!r}.")
+    if superseded is None:
+        check_new_image(transaction, image, presented)
+    else:
+        check_successor(transaction, superseded.image_id, image, presented)
     # First, since it refuses names that have no path, and a refusal leaves nothing counted.
     values = values_of(image)
     place = None if superseded is None else _supersede(transaction, superseded)
@@ -217,6 +270,12 @@ def _add(transaction: Transaction, image: Image, superseded: Superseded | None) 
     transaction.connection.execute(_ADD, values)
     _add_properties(transaction, revision, property_digests(added.properties))
     transaction.hold(added, images=1)
+    if copied_from is not None:
+        copy_dead_properties(transaction, copied_from, image_id)
+        if superseded is not None:
+            remove_dead_properties(transaction, superseded.image_id)
+    elif superseded is not None:
+        hand_over_dead_properties(transaction, superseded.image_id, image_id)
     return added
 
 
@@ -239,11 +298,27 @@ def _generated_id(transaction: Transaction) -> str:
                 return str(number)
 
 
-def _replace(transaction: Transaction, image: Image, expected_revision: int, superseded: Superseded | None) -> Image:
+def _replace(
+    transaction: Transaction,
+    image: Image,
+    expected_revision: int,
+    superseded: Superseded | None,
+    presented: Presented | None,
+) -> Image:
     seq, before = _current(transaction, image.id, expected_revision)
+    is_moved = (before.name, before.owner) != (image.name, image.owner)
+    check_image(transaction, image.id, presented, is_removed=is_moved)
+    if superseded is not None:
+        check_image(transaction, superseded.image_id, presented, is_removed=is_moved)
+    elif is_moved:
+        check_new_image(transaction, image, presented)
+    left = locked_path_of(transaction, image.id, presented) if is_moved else None
     values = values_of(image)
     if superseded is not None:
         values["place"] = _supersede(transaction, superseded)
+        remove_dead_properties(transaction, superseded.image_id)
+    if left is not None:
+        forget_locks(transaction, left, guards=before.owner)
     after = replace(image, revision=transaction.next_revision())
     transaction.connection.execute(_REPLACE, values | {"revision": after.revision, "wanted_id": image.id})
     old, new = property_digests(before.properties), property_digests(after.properties)

@@ -45,8 +45,11 @@ from glancefs.model import Image
 from glancefs.paths import name_of, path_of
 from glancefs.registries.commits import Commits, Transaction
 from glancefs.registries.folders import Folder, FolderPage, Found, View
+from glancefs.registries.locks import Presented, Touched
 from glancefs.registries.rows import IMAGE_COLUMNS, Shelf, folder_key, image_of, seconds
 from glancefs.registries.schema import folders, images
+from glancefs.registries.sql_dead_properties import move_those_of_folders, remove_those_of_folder
+from glancefs.registries.sql_locks import check_unlocked, forget_locks
 from glancefs.registries.sqlite import SqliteDatabase
 
 _AT_ONCE: Final = 500
@@ -129,21 +132,25 @@ class SqlFolders:
                 first.update(connection.execute(statement, values).scalars())
         return first
 
-    def add_folder(self, folder: Folder) -> Folder:
+    def add_folder(self, folder: Folder, *, presented: Presented | None = None) -> Folder:
         """See `FolderRegistry.add_folder`."""
-        return self._commits.run(partial(_add_folder, folder=folder, anew=True))
+        return self._commits.run(partial(_make_folder, folder=folder, anew=True, presented=presented))
 
-    def set_folder_mtime(self, folder: Folder) -> Folder:
+    def set_folder_mtime(self, folder: Folder, *, presented: Presented | None = None) -> Folder:
         """See `FolderRegistry.set_folder_mtime`."""
-        return self._commits.run(partial(_add_folder, folder=folder, anew=False))
+        return self._commits.run(partial(_make_folder, folder=folder, anew=False, presented=presented))
 
-    def remove_folder(self, path: str, view: View, *, removed_at: datetime) -> None:
+    def remove_folder(self, path: str, view: View, *, removed_at: datetime, presented: Presented | None = None) -> None:
         """See `FolderRegistry.remove_folder`."""
-        self._commits.run(partial(_remove_folder, path=path, view=view, removed_at=removed_at))
+        self._commits.run(partial(_remove_folder, path=path, view=view, removed_at=removed_at, presented=presented))
 
-    def move_folder(self, old: str, new: str, view: View, *, moved_at: datetime) -> int:
+    def move_folder(
+        self, old: str, new: str, view: View, *, moved_at: datetime, presented: Presented | None = None
+    ) -> int:
         """See `FolderRegistry.move_folder`."""
-        return self._commits.run(partial(_move_folder, old=old, new=new, view=view, moved_at=moved_at))
+        return self._commits.run(
+            partial(_move_folder, old=old, new=new, view=view, moved_at=moved_at, presented=presented)
+        )
 
 
 def changed_folders(connection: Connection, *, since: int, limit: int) -> Sequence[Folder]:
@@ -351,6 +358,12 @@ def _first_statement(shape: _Shape) -> Select[Any]:
 # Changes
 
 
+def _make_folder(transaction: Transaction, *, folder: Folder, anew: bool, presented: Presented | None) -> Folder:
+    touched = Touched(path=folder.path, guarding=folder.owner, is_bound=anew)
+    check_unlocked(transaction, presented, lambda: (touched,))
+    return _add_folder(transaction, folder=folder, anew=anew)
+
+
 def _add_folder(transaction: Transaction, *, folder: Folder, anew: bool) -> Folder:
     key = folder_key(folder.path)
     connection = transaction.connection
@@ -372,12 +385,19 @@ def _add_folder(transaction: Transaction, *, folder: Folder, anew: bool) -> Fold
     return _folder_of(connection.execute(select(*_FOLDER_COLUMNS).where(mine)).one())
 
 
-def _remove_folder(transaction: Transaction, *, path: str, view: View, removed_at: datetime) -> None:
+def _remove_folder(
+    transaction: Transaction, *, path: str, view: View, removed_at: datetime, presented: Presented | None
+) -> None:
     connection = transaction.connection
     if not _is_there(connection, path, view):
         raise PathNotFound.at(path)
     if _is_there(connection, path, view, below=True):
         raise FolderNotEmpty(f"The folder {path!r} is not empty.")
+    whose = _whose(view)
+    touched = Touched(path=path, guarding=whose, is_bound=True, is_deep=True)
+    check_unlocked(transaction, presented, lambda: (touched,))
+    forget_locks(transaction, path, guards=whose, is_deep=True)
+    remove_those_of_folder(transaction, path, owner=whose)
     made = select(*_FOLDER_COLUMNS).where(_shape(view).made(), folders.c.path == folder_key(path))
     _mark_removed(transaction, connection.execute(made, {"viewer": view.viewer}).all(), removed_at)
 
@@ -389,13 +409,20 @@ def _mark_removed(transaction: Transaction, rows: Sequence[Row[Any]], removed_at
         transaction.connection.execute(update(folders).where(mine), values)
 
 
-def _move_folder(transaction: Transaction, *, old: str, new: str, view: View, moved_at: datetime) -> int:
+def _move_folder(
+    transaction: Transaction, *, old: str, new: str, view: View, moved_at: datetime, presented: Presented | None
+) -> int:
     connection = transaction.connection
     if not _is_there(connection, old, view):
         raise PathNotFound.at(old)
     if _is_there(connection, new, view, below=True):
         raise FolderNotEmpty(f"The folder {new!r} is not empty.")
     moved = list(_moved_images(connection, old, new, view))
+    whose = _whose(view)
+    touched = [Touched(path=path, guarding=whose, is_bound=True, is_deep=True) for path in (old, new)]
+    check_unlocked(transaction, presented, lambda: touched)
+    forget_locks(transaction, old, guards=whose, is_deep=True)
+    move_those_of_folders(transaction, old, new, owner=whose)
     values = _range(folder_key(old)) | {"viewer": view.viewer}
     below = and_(folders.c.path >= bindparam("start"), folders.c.path < bindparam("stop"))
     made = connection.execute(select(*_FOLDER_COLUMNS).where(_shape(view).made(), below), values).all()
@@ -410,6 +437,11 @@ def _move_folder(transaction: Transaction, *, old: str, new: str, view: View, mo
         moved_folder = Folder(path=path, owner=folder.owner, created_at=folder.created_at, mtime_ns=folder.mtime_ns)
         _add_folder(transaction, folder=moved_folder, anew=False)
     return len(moved)
+
+
+def _whose(view: View) -> str | None:
+    """Give whose locks and dead properties a change of folders is about; None: everybody's."""
+    return None if view.sees_all else view.viewer
 
 
 # A clock that was set back must not make an image older than its own creation.

@@ -2,9 +2,9 @@
 """What registries speak in, as JSON and back: both ends of a remote registry read and write by the same types.
 
 Answers for the form of every value (`docs/reference/registry.md`): objects with the fields' names, times as
-``YYYY-MM-DD HH:MM:SS`` in UTC, locations as ``STORE:KEY``, enumerations by their values. Reading is strict: a field
-that is missing or of another type is an error, never a guess. So is an unknown one, but in what a later version says to
-an earlier one. Whether a value makes sense, it does not know.
+``YYYY-MM-DD HH:MM:SS`` in UTC, locations as ``STORE:KEY``, enumerations by their values, mappings of other things than
+texts as lists of pairs. Reading is strict: a field that is missing or of another type is an error, never a guess. So is
+an unknown one, but in what a later version says to an earlier one. Whether a value makes sense, it does not know.
 
 Threading: pure functions; readers are built once for each type and kept.
 """
@@ -27,6 +27,9 @@ Reader = Callable[[object], Any]
 """Makes a value of what JSON gave. Raises InvalidRequest for what can't be one."""
 
 
+_PAIR: Final = 2
+
+
 def to_json(value: object) -> Any:  # noqa: ANN401, PLR0911 - JSON is anything, and each kind has its line
     """Give a value as what `json` writes."""
     if isinstance(value, Enum):
@@ -40,7 +43,9 @@ def to_json(value: object) -> Any:  # noqa: ANN401, PLR0911 - JSON is anything, 
     if is_dataclass(value):
         return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): to_json(one) for key, one in value.items()}
+        if all(isinstance(key, str) for key in value):
+            return {key: to_json(one) for key, one in value.items()}
+        return [[to_json(key), to_json(one)] for key, one in value.items()]
     if isinstance(value, Collection):
         return [to_json(one) for one in value]
     message = f"A registry does not speak in {type(value).__name__}."
@@ -86,7 +91,7 @@ def _compound_reader(kind: Any, *, is_lenient: bool) -> Reader:  # noqa: ANN401 
     if origin in {Union, types.UnionType}:
         return _union_reader(inner)
     if origin is collections.abc.Mapping:
-        return _mapping_reader(inner[1])
+        return _mapping_reader(inner[1]) if get_args(kind)[0] is str else _pairs_reader(*inner)
     if origin in _LISTS:
         return _list_reader(inner[0], _LISTS[origin])
     message = f"A registry does not speak in {kind}."
@@ -172,6 +177,16 @@ def _mapping_reader(read_value: Reader) -> Reader:
         if not isinstance(value, dict):
             raise _not_a("an object")
         return types.MappingProxyType({key: read_value(one) for key, one in value.items()})
+
+    return read
+
+
+def _pairs_reader(read_key: Reader, read_value: Reader) -> Reader:
+    def read(value: object) -> Mapping[Any, Any]:
+        pairs = [] if value == {} else value
+        if not isinstance(pairs, list) or any(not isinstance(pair, list) or len(pair) != _PAIR for pair in pairs):
+            raise _not_a("a list of pairs")
+        return {read_key(key): read_value(one) for key, one in pairs}
 
     return read
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Staging: where files are written in any order before they become images."""
 
-from glancefs.staging.area import Staging
+from glancefs.staging.area import KEEP_FOR, Staging, sweep_staged
 from glancefs.staging.sidecar import Said, StagedState
 from glancefs.staging.upload import StagedUpload
 
-__all__ = ["Said", "StagedState", "StagedUpload", "Staging"]
+__all__ = ["KEEP_FOR", "Said", "StagedState", "StagedUpload", "Staging", "sweep_staged"]

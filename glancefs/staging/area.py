@@ -3,12 +3,16 @@
 
 ::
 
-    FOLDER/SESSION/lock       held (flock(2)) by the one mount whose files these are; the kernel ends that with it
+    FOLDER/SESSION/lock       locked by the one mount whose files these are; the kernel ends that with it
     FOLDER/SESSION/KEY        the bytes of a staged file
     FOLDER/SESSION/KEY.json   what is known of it
 
 Answers for which mount has which staged files, for taking over what a dead mount left, and for sweeping what nobody
 came back for. Does not know images.
+
+Locks are those of open files (fcntl(2), F_OFD_SETLK), since they can be looked at without being taken. So a sweep holds
+none while files are left in a session, and no mount that begins meanwhile takes a dead mount for a living one.
+What a sweep removes without a lock, the mount that takes the session over at this moment would remove as well.
 
 Threading: every method may be called from many threads and processes.
 """
@@ -21,6 +25,7 @@ import logging
 import os
 import re
 import secrets
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,12 +42,18 @@ from glancefs.stores.disk import Disk, border, make_folder
 
 _log = logging.getLogger(__name__)
 
+KEEP_FOR: Final = timedelta(days=7)
+"""How long files are kept that no mount of their user has come back for."""
+
 _SESSION = re.compile(r"[0-9a-f]{16}")
+_DRAFT = re.compile(r"\.[0-9a-f]{16}")
 _KEY = re.compile(r"[0-9a-f]{16}")
 _LOCK: Final = "lock"
 _STORE: Final = "staging"
 _HASHERS: Final = 2
 """How many files are hashed beside writing at once; more would only slow down those who write."""
+_FLOCK: Final = struct.Struct("@hhqqi4x")
+"""struct flock of fcntl(2): type, whence, start, length, process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +77,7 @@ class Staging:
         folder: Path,
         user: str | None,
         max_upload: int | None = None,
-        keep_for: timedelta = timedelta(days=7),
+        keep_for: timedelta = KEEP_FOR,
     ) -> None:
         self._folder: Final = folder
         self._user: Final = user
@@ -102,7 +113,7 @@ class Staging:
                 session = _take_over(folder)
                 if session is None:
                     continue
-                _sweep(folder, time.time() - self._keep_for.total_seconds())
+                _sweep_session(folder, before=time.time() - self._keep_for.total_seconds())
                 if _user_of(folder) == self._user:
                     self._taken_over.append(session)
                     recovered.extend(self._recovered(folder))
@@ -139,26 +150,49 @@ class Staging:
     def _recovered(self, folder: Path) -> Iterator[StagedUpload]:
         for file in _staged_files(folder):
             try:
+                descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                # Swept since it was seen.
+                continue
+            except OSError as error:
+                _log.warning("The staged file %s can't be opened: %s", file, error)
+                continue
+            try:
                 sidecar = read_sidecar(file.with_name(file.name + SUFFIX))
             except (OSError, ValueError) as error:
                 _log.warning("What was known of the staged file %s is lost: %s", file, error)
                 sidecar = Sidecar(path=f"recovered-{file.name}")
             sidecar = replace(sidecar, state=StagedState.ABORTED, replaces=None, queued=None)
-            try:
-                descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except OSError as error:
-                _log.warning("The staged file %s can't be opened: %s", file, error)
-                continue
             write_sidecar(file.with_name(file.name + SUFFIX), sidecar)
             yield self._upload(file, descriptor, sidecar)
 
 
-def _sessions(folder: Path) -> Iterator[Path]:
+def sweep_staged(folder: Path, *, keep_for: timedelta = KEEP_FOR) -> tuple[int, int]:
+    """Remove files that no mount came back for in this time. Gives how many, and the bytes freed.
+
+    Safe beside mounts that run, begin and end, and beside other sweeps. Raises StoreUnavailable.
+    """
+    before = time.time() - keep_for.total_seconds()
+    files = size = 0
+    with border(_STORE, "sweeping"):
+        for session in _sessions(folder):
+            if _is_alive(session):
+                continue
+            swept = _sweep_session(session, before=before)
+            files, size = files + len(swept), size + sum(swept)
+            if next(_staged_files(session), None) is None and (taken := _take_over(session)) is not None:
+                _end_session(taken)
+        for draft in _sessions(folder, _DRAFT):
+            _remove_draft(draft, before=before)
+    return files, size
+
+
+def _sessions(folder: Path, pattern: re.Pattern[str] = _SESSION) -> Iterator[Path]:
     try:
         names = sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
         return
-    yield from (folder / name for name in names if _SESSION.fullmatch(name))
+    yield from (folder / name for name in names if pattern.fullmatch(name))
 
 
 def _begin_session(folder: Path, user: str | None) -> _Session:
@@ -169,7 +203,7 @@ def _begin_session(folder: Path, user: str | None) -> _Session:
     draft.mkdir(mode=0o700)
     descriptor = os.open(draft / _LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor)
         os.write(descriptor, json.dumps({"user": user}).encode())
         draft.rename(folder / name)
     except BaseException:
@@ -186,14 +220,33 @@ def _take_over(folder: Path) -> _Session | None:
         with suppress(OSError):
             folder.rmdir()
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink:
-            return _Session(folder=folder, descriptor=descriptor)
-    except BlockingIOError:
-        pass
+    if _lock(descriptor) and os.fstat(descriptor).st_nlink:
+        return _Session(folder=folder, descriptor=descriptor)
     os.close(descriptor)
     return None
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file if nobody has; closing it unlocks it."""
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _is_alive(session: Path) -> bool:
+    """Say whether there is a mount whose session this is, without a lock that would stand for one."""
+    try:
+        descriptor = os.open(session / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        found = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    finally:
+        os.close(descriptor)
+    kind: int = _FLOCK.unpack(found)[0]
+    return kind != fcntl.F_UNLCK
 
 
 def _end_session(session: _Session) -> None:
@@ -210,7 +263,11 @@ def _end_session(session: _Session) -> None:
 
 
 def _staged_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return
+    for path in paths:
         if _KEY.fullmatch(path.name):
             yield path
 
@@ -223,10 +280,23 @@ def _user_of(folder: Path) -> str | None:
     return user if isinstance(user, str) else None
 
 
-def _sweep(folder: Path, before: float) -> None:
-    """Remove staged files that nobody touched since a time, in seconds since the epoch."""
+def _sweep_session(folder: Path, *, before: float) -> list[int]:
+    """Remove a dead mount's files that nobody touched since a time, in seconds since the epoch; give their sizes."""
+    swept = []
     for file in _staged_files(folder):
-        if file.stat().st_mtime < before:
-            _log.info("Removing the staged file %s, which nobody came back for", file)
-            for path in (file, file.with_name(file.name + SUFFIX)):
-                path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            status = file.stat()
+            if status.st_mtime < before:
+                _log.info("Removing the staged file %s, which nobody came back for", file)
+                file.unlink()
+                file.with_name(file.name + SUFFIX).unlink(missing_ok=True)
+                swept.append(status.st_blocks * 512)
+    return swept
+
+
+def _remove_draft(folder: Path, *, before: float) -> None:
+    """Remove what a mount left that died while it began its session."""
+    with suppress(FileNotFoundError):
+        if folder.stat().st_mtime < before:
+            (folder / _LOCK).unlink(missing_ok=True)
+            folder.rmdir()

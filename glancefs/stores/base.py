@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeGuard
 
 from glancefs.model import Location
 
@@ -39,8 +39,20 @@ class Capabilities:
     adopts_files: bool = False
     """Whether `adopt` takes a local file over by renaming it, without copying its bytes."""
 
+    copies_data: bool = False
+    """Whether `copy` makes data anew inside the store, without passing them through this process."""
+
     is_persistent: bool = True
     """Whether the bytes outlive the process."""
+
+    is_remote: bool = False
+    """Whether the engine is another machine's business, and may come back by itself when it does not answer."""
+
+    knows_room: bool = True
+    """Whether a declared size that has no room is refused before the first byte."""
+
+    keeps_open_data: bool = True
+    """Whether data that another process deletes stay readable for those who have them open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +82,11 @@ class Swept:
     orphans: int = 0
     """Complete data to which no image points."""
     size: int = 0
-    """Bytes freed by both."""
+    """Bytes freed by all of it."""
     requeued: int = 0
     """Images that a dead process was saving, which wait for their data again; stores know nothing of these."""
+    staged: int = 0
+    """Files of dead mounts that were never images, and that nobody came back for; stores know nothing of these."""
 
 
 class Store(Protocol):
@@ -93,7 +107,7 @@ class Store(Protocol):
 
         The context must last until the registry's row that names the key is committed. Leaving it removes an upload
         that was begun and not completed under the key; complete data stay (a sweep removes them if no row names them).
-        A process that dies gives up its claims.
+        A process that dies gives up its claims: at once, or after the grace that the store documents.
         """
         ...
 
@@ -125,8 +139,10 @@ class Store(Protocol):
     def open(self, location: Location, start: int = 0, stop: int | None = None) -> BinaryIO:
         """Open the data for reading: exactly the bytes from ``start`` up to, not including, ``stop`` (None: the end).
 
-        The whole of it (``start`` 0, ``stop`` None) is a real file where `capabilities.real_files`. Data that are
-        deleted while they are open go on to be readable. Raises DataMissing, StoreUnavailable.
+        The whole of it (``start`` 0, ``stop`` None) is a real file where `capabilities.real_files`. Data that this
+        process deletes while they are open go on to be readable; those that another one deletes, where
+        `capabilities.keeps_open_data` says so: elsewhere reading on raises DataMissing. What is ``seekable`` can be
+        moved within the whole of the data. Raises DataMissing, StoreUnavailable.
         """
         ...
 
@@ -151,5 +167,56 @@ class Store(Protocol):
         ...
 
     def space(self) -> Space | None:
-        """Tell the room there is; None where the engine does not say."""
+        """Tell the room there is; None where the engine does not say. Raises StoreUnavailable."""
         ...
+
+    def close(self) -> None:
+        """Let go of connections and threads; may be called twice."""
+        ...
+
+
+class LocalStore(Store, Protocol):
+    """A store that says `real_files`."""
+
+    def allocated(self, location: Location) -> int:
+        """Give the bytes that the data take on the disk, holes left out. Raises DataMissing, StoreUnavailable."""
+        ...
+
+
+def has_real_files(store: Store) -> TypeGuard[LocalStore]:
+    """Say whether a store keeps its data in real files."""
+    return store.capabilities.real_files
+
+
+class AdoptingStore(Store, Protocol):
+    """A store that says `adopts_files`."""
+
+    @property
+    def staging_folder(self) -> Path:
+        """The folder in which files to `adopt` are made."""
+        ...
+
+    def claim_file(self, file: Path) -> AbstractContextManager[str]:
+        """Take a new key for a complete local file, as `claim` does, which makes no other file for it.
+
+        The file, which must lie as `adopt` demands, is in `staging_folder` under its key meanwhile, to be adopted from
+        there. Unless that has happened, leaving the context removes it. Raises StoreUnavailable.
+        """
+        ...
+
+
+class CopyingStore(Store, Protocol):
+    """A store that says `copies_data`."""
+
+    def copy(self, key: str, location: Location, *, checksum: str) -> Stored:
+        """Keep data of this store once more, durably, under a claimed key; blocks may be shared, holes stay holes.
+
+        ``checksum`` is that of the data; it is believed. Neither copy minds what becomes of the other. Raises
+        DataMissing, StoreFull, StoreUnavailable; then nothing stays.
+        """
+        ...
+
+
+def copies_data(store: Store) -> TypeGuard[CopyingStore]:
+    """Say whether a store copies its data by means of its own."""
+    return store.capabilities.copies_data

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Linux can do with files and Python's ``os`` cannot, and what its refusals mean to a store.
+"""Files and folders as a store needs them: what Linux can do and Python's ``os`` cannot, and what refusals mean.
 
-Answers for room set aside in advance, writing back early, making folders durably, and the translation of operating
-system errors. Does not know keys, claims or images.
+Answers for room set aside in advance, writing back early, locks, making folders durably and walking them, and the
+translation of operating system errors. Does not know keys, claims or images.
 
 Threading: nothing here changes once it is made; the calls let go of the interpreter's lock while they wait.
 """
@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +30,9 @@ _KEEP_SIZE: Final = 1
 """fallocate(2): FALLOC_FL_KEEP_SIZE."""
 _START_WRITING: Final = 2
 """sync_file_range(2): SYNC_FILE_RANGE_WRITE."""
+
+_BATCH: Final = 500
+"""How many names others are asked about at once."""
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_SUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.ENODEV})
@@ -100,3 +107,61 @@ def make_folder(path: Path, *, sync: bool) -> None:
         return
     if sync:
         sync_folder(path.parent)
+
+
+@dataclass(slots=True)
+class Tally:
+    """How many files were removed, and the bytes that this freed."""
+
+    files: int = 0
+    size: int = 0
+
+    def count(self, size: int | None) -> None:
+        """Count one that was removed; None is none."""
+        if size is not None:
+            self.files += 1
+            self.size += size
+
+
+def try_lock(descriptor: int, kind: int) -> bool:
+    """Take a lock of this kind (flock(2)) if it can be had at once; closing the descriptor gives it back."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a file, give its descriptor, and close it."""
+    with closing_descriptor(os.open(path, flags)) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def closing_descriptor(descriptor: int) -> Iterator[int]:
+    """Close a descriptor at the end."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def names_in(folder: Path, pattern: re.Pattern[str], *, folders: bool = False) -> Iterator[str]:
+    """Walk the names in a folder that are ours; whatever else lies there is somebody else's."""
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with entries:
+        for entry in entries:
+            is_wanted = entry.is_dir(follow_symlinks=False) if folders else entry.is_file(follow_symlinks=False)
+            if is_wanted and pattern.fullmatch(entry.name):
+                yield entry.name
+
+
+def batches(names: Iterator[str]) -> Iterator[list[str]]:
+    """Give names in lists of a size that others can be asked about at once."""
+    while batch := list(islice(names, _BATCH)):
+        yield batch

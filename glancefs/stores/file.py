@@ -32,7 +32,6 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Final, cast
@@ -40,7 +39,20 @@ from typing import BinaryIO, Final, cast
 from glancefs.errors import DataMissing, StoreFull, StoreUnavailable
 from glancefs.model import Location
 from glancefs.stores.base import Capabilities, Source, Space, Stored, Swept
-from glancefs.stores.disk import Disk, border, make_folder, sync_folder
+from glancefs.stores.cloning import copy_extents, put_link, share_blocks
+from glancefs.stores.disk import (
+    Disk,
+    Tally,
+    batches,
+    border,
+    closing_descriptor,
+    make_folder,
+    names_in,
+    opened,
+    sync_folder,
+    translated,
+    try_lock,
+)
 from glancefs.stores.owner import Owner
 from glancefs.stores.pipeline import copy
 from glancefs.stores.reading import FileRange, checksum_of
@@ -54,9 +66,6 @@ _ALLOCATE_FROM: Final = 1024 * 1024
 """Below this size, looking whether there is room costs less than setting it aside."""
 _WRITE_BACK_EVERY: Final = 8 * 1024 * 1024
 """After how many bytes the disk is told to begin, so that the sync at the end finds little to do."""
-_BATCH: Final = 500
-"""How many keys the registry is asked about at once."""
-
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -90,13 +99,14 @@ class FileStore:
     raise ConfigError. None does not ask.
     """
 
-    capabilities: Final = Capabilities(real_files=True, adopts_files=True)
+    capabilities: Final = Capabilities(real_files=True, adopts_files=True, copies_data=True)
 
     def __init__(self, *, path: Path, scheme: str = "file", sync: bool = True, owner: Owner | None = None) -> None:
         self.scheme: Final = scheme
         self._owner: Final = owner
         self._is_ours = False
         self._path: Final = path.absolute()
+        self._path_text: Final = str(self._path)
         self._incoming: Final = self._path / "incoming"
         self._sync: Final = sync
         self._disk: Final = Disk()
@@ -118,9 +128,23 @@ class FileStore:
         """Take a new key; see `glancefs.stores.base.Store.claim`. Its file lies empty in `staging_folder` meanwhile."""
         with self._border("beginning an upload"):
             claim = self._take_claim()
+        with self._held(claim):
+            yield claim.key
+
+    @contextmanager
+    def claim_file(self, file: Path) -> Iterator[str]:
+        """Take a new key for a local file; see `glancefs.stores.base.AdoptingStore.claim_file`."""
+        # This spares a file: ext4 looks at each that was removed in the last seconds before it makes another one.
+        with self._border("beginning an upload"):
+            claim = self._take_file(file)
+        with self._held(claim):
+            yield claim.key
+
+    @contextmanager
+    def _held(self, claim: _Claim) -> Iterator[None]:
         self._claims[claim.key] = claim
         try:
-            yield claim.key
+            yield
         finally:
             del self._claims[claim.key]
             self._end(claim)
@@ -146,6 +170,20 @@ class FileStore:
                 os.close(descriptor)
                 raise
             os.close(descriptor)
+
+    def _take_file(self, file: Path) -> _Claim:
+        """Lock a file, and then give it its name as a claimed one: so no sweep finds it unlocked."""
+        self._check_root()
+        self._check_owner()
+        key = secrets.token_hex(16)
+        descriptor = os.open(file, _WRITE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.rename(self._incoming_path(key))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return _Claim(key=key, descriptor=descriptor)
 
     def _end(self, claim: _Claim) -> None:
         try:
@@ -173,8 +211,8 @@ class FileStore:
         with self._border("looking for an upload"):
             self._check_root()
             for path in (self._incoming_path(location.key), self._data_path(location.key)):
-                with suppress(FileNotFoundError), _opened(path, _READ) as descriptor:
-                    return not _lock(descriptor, fcntl.LOCK_SH)
+                with suppress(FileNotFoundError), opened(path, _READ) as descriptor:
+                    return not try_lock(descriptor, fcntl.LOCK_SH)
         return False
 
     # Data on their way in
@@ -216,6 +254,53 @@ class FileStore:
             self._withdraw(claim)
             raise
         return Stored(location=self._location(key), size=size, checksum=checksum)
+
+    def copy(self, key: str, location: Location, *, checksum: str) -> Stored:
+        """Keep data once more; see `glancefs.stores.base.Store.copy`. Raises DataMissing, StoreFull, StoreUnavailable.
+
+        Where blocks can't be shared, both keys name one file: its data never change, and deleting takes a name away.
+        """
+        claim = self._use(key)
+        try:
+            with self._border("copying data"), closing_descriptor(self._open_data(location)) as source:
+                size = os.fstat(source).st_size
+                if not share_blocks(source, claim.descriptor) and not self._link(claim, location):
+                    self._copy_bytes(claim, source, size)
+                self._publish(claim)
+        except BaseException:
+            self._withdraw(claim)
+            raise
+        return Stored(location=self._location(key), size=size, checksum=checksum)
+
+    def _link(self, claim: _Claim, location: Location) -> bool:
+        """Give data the claimed name too. False where that can't be.
+
+        The claim then is a lock of the data themselves, which their sweep respects too.
+        """
+        try:
+            descriptor = put_link(self._data_path(location.key), self._incoming_path(claim.key))
+        except FileNotFoundError:
+            raise _missing(location) from None
+        if descriptor is not None:
+            os.close(claim.descriptor)
+            claim.descriptor = descriptor
+        return descriptor is not None
+
+    def _copy_bytes(self, claim: _Claim, source: int, size: int) -> None:
+        # What is allocated of a sparse file is less than its size, and no more is needed.
+        upload = _Upload(descriptor=claim.descriptor, size=min(size, os.fstat(source).st_blocks * 512))
+        try:
+            self._make_room(upload)
+            copy_extents(source, claim.descriptor, partial(self._wrote, upload))
+        finally:
+            with self._uploads_lock:
+                self._uploads.discard(upload)
+
+    def _wrote(self, upload: _Upload, position: int) -> None:
+        upload.written = position
+        if self._sync:
+            self._disk.start_writing(upload.descriptor, upload.started, position)
+            upload.started = position
 
     def _take_over(self, claim: _Claim, file: Path) -> None:
         """Put a file in the place of the claimed one, locked before it has its name; the claimed one itself is fine."""
@@ -309,16 +394,26 @@ class FileStore:
 
     def size(self, location: Location) -> int:
         """Give the number of bytes kept. Raises DataMissing, StoreUnavailable."""
+        return self._status(location).st_size
+
+    def allocated(self, location: Location) -> int:
+        """Give the bytes that the data take on the disk, holes left out. Raises DataMissing, StoreUnavailable."""
+        return self._status(location).st_blocks * 512
+
+    def _status(self, location: Location) -> os.stat_result:
         self._check(location)
-        with self._border("looking at data"):
-            try:
-                status = self._data_path(location.key).lstat()
-            except FileNotFoundError:
+        try:
+            # Listings ask this of every file, so no path is made of the text.
+            status = os.lstat(f"{self._path_text}/{location.key[:2]}/{location.key}")
+        except FileNotFoundError:
+            with self._border("looking at data"):
                 self._check_root()
-                raise _missing(location) from None
+            raise _missing(location) from None
+        except OSError as error:
+            raise translated(error, store=self.scheme, doing="looking at data") from error
         if not stat.S_ISREG(status.st_mode):
             raise _missing(location)
-        return status.st_size
+        return status
 
     def delete(self, location: Location) -> None:
         """Remove the data; data that are not there are fine. Raises StoreUnavailable."""
@@ -331,6 +426,9 @@ class FileStore:
         with self._border("looking at the disk"):
             free, total = self._free_and_total()
         return Space(total=total, free=free)
+
+    def close(self) -> None:
+        """Do nothing: there are neither connections nor threads."""
 
     def _free_and_total(self) -> tuple[int, int]:
         self._check_root()
@@ -351,17 +449,17 @@ class FileStore:
         with self._border("sweeping"):
             self._check_root()
             self._check_owner()
-            uploads = _Tally()
-            for key in _names(self._incoming, _KEY):
-                uploads.count(self._remove_unclaimed(self._incoming_path(key), _always))
-            orphans = _Tally()
-            for folder in _names(self._path, _FOLDER, folders=True):
-                for keys in _batches(_names(self._path / folder, _KEY)):
+            uploads = Tally()
+            for key in names_in(self._incoming, _KEY):
+                uploads.count(self._remove_unclaimed(self._incoming_path(key), lambda: True))
+            orphans = Tally()
+            for folder in names_in(self._path, _FOLDER, folders=True):
+                for keys in batches(names_in(self._path / folder, _KEY)):
                     self._sweep_keys(keys, known, orphans)
         return Swept(uploads=uploads.files, orphans=orphans.files, size=uploads.size + orphans.size)
 
     def _sweep_keys(
-        self, keys: list[str], known: Callable[[Collection[Location]], Collection[Location]], orphans: _Tally
+        self, keys: list[str], known: Callable[[Collection[Location]], Collection[Location]], orphans: Tally
     ) -> None:
         locations = [self._location(key) for key in keys]
         for location in set(locations).difference(known(locations)):
@@ -374,15 +472,16 @@ class FileStore:
         """Remove a file if nobody claims it and it is unwanted even under our lock. Gives the bytes freed, or None."""
         try:
             # Open for writing: NFS grants exclusive locks to nobody else.
-            with _opened(path, _WRITE) as descriptor:
-                if not _lock(descriptor, fcntl.LOCK_EX):
+            with opened(path, _WRITE) as descriptor:
+                if not try_lock(descriptor, fcntl.LOCK_EX):
                     return None
                 status = os.fstat(descriptor)
                 # An upload may have been completed, and have left this place, before we had the lock.
                 if not os.path.samestat(status, path.lstat()) or not is_unwanted():
                     return None
                 path.unlink()
-                return status.st_blocks * 512
+                # What has another name still is needed for that, and freed with the last one.
+                return status.st_blocks * 512 if status.st_nlink == 1 else 0
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -434,60 +533,9 @@ class FileStore:
         return border(self.scheme, doing)
 
 
-@dataclass(slots=True)
-class _Tally:
-    files: int = 0
-    size: int = 0
-
-    def count(self, size: int | None) -> None:
-        if size is not None:
-            self.files += 1
-            self.size += size
-
-
-def _always() -> bool:
-    return True
-
-
 def _is_unknown(location: Location, known: Callable[[Collection[Location]], Collection[Location]]) -> bool:
     return location not in known([location])
 
 
 def _missing(location: Location) -> DataMissing:
     return DataMissing(f"The data {location} are not in their store.")
-
-
-def _lock(descriptor: int, kind: int) -> bool:
-    """Take a lock if it can be had at once; closing the descriptor gives it back."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _names(folder: Path, pattern: re.Pattern[str], *, folders: bool = False) -> Iterator[str]:
-    """Walk the names in a folder that are ours; whatever else lies there is somebody else's."""
-    try:
-        entries = os.scandir(folder)
-    except FileNotFoundError:
-        return
-    with entries:
-        for entry in entries:
-            is_wanted = entry.is_dir(follow_symlinks=False) if folders else entry.is_file(follow_symlinks=False)
-            if is_wanted and pattern.fullmatch(entry.name):
-                yield entry.name
-
-
-def _batches(names: Iterator[str]) -> Iterator[list[str]]:
-    while batch := list(islice(names, _BATCH)):
-        yield batch

@@ -25,7 +25,7 @@ from glancefs.stores.pipeline import copy
 class MemoryStore:
     """Keeps images in a dictionary, up to ``capacity`` bytes (None: without a limit)."""
 
-    capabilities: Final = Capabilities(is_persistent=False)
+    capabilities: Final = Capabilities(copies_data=True, is_persistent=False)
 
     def __init__(self, *, scheme: str = "memory", capacity: int | None = None) -> None:
         self.scheme: Final = scheme
@@ -55,8 +55,7 @@ class MemoryStore:
 
     def add(self, key: str, source: Source, *, size: int | None) -> Stored:
         """Keep what the source gives; see `glancefs.stores.base.Store.add`. Raises StoreFull."""
-        if key not in self._claims or key in self._data:
-            raise ValueError(f"{key!r} is no fresh key claimed here")
+        self._check_fresh(key)
         data = bytearray()
 
         def write(part: memoryview) -> None:
@@ -73,6 +72,10 @@ class MemoryStore:
                 self._promised.pop(key, None)
         return Stored(location=Location(store=self.scheme, key=key), size=copied.size, checksum=copied.checksum)
 
+    def _check_fresh(self, key: str) -> None:
+        if key not in self._claims or key in self._data:
+            raise ValueError(f"{key!r} is no fresh key claimed here")
+
     def _promise(self, key: str, size: int) -> None:
         """Set room aside for an upload that may become this large. Raises StoreFull."""
         with self._lock:
@@ -87,6 +90,19 @@ class MemoryStore:
     def adopt(self, key: str, file: Path, *, checksum: str | None) -> Stored:
         """Refuse: this store does not say `adopts_files`."""
         raise NotImplementedError
+
+    def copy(self, key: str, location: Location, *, checksum: str) -> Stored:
+        """Keep the same bytes once more; see `glancefs.stores.base.Store.copy`. Raises DataMissing, StoreFull."""
+        self._check_fresh(key)
+        data = self._get(location)
+        try:
+            self._promise(key, len(data))
+            with self._lock:
+                self._data[key] = data
+        finally:
+            with self._lock:
+                self._promised.pop(key, None)
+        return Stored(location=Location(store=self.scheme, key=key), size=len(data), checksum=checksum)
 
     def open(self, location: Location, start: int = 0, stop: int | None = None) -> BinaryIO:
         """Open the data for reading; see `glancefs.stores.base.Store.open`. Raises DataMissing."""
@@ -133,3 +149,6 @@ class MemoryStore:
             return None
         with self._lock:
             return Space(total=self._capacity, free=max(0, self._capacity - self._used()))
+
+    def close(self) -> None:
+        """Do nothing: there are neither connections nor threads."""

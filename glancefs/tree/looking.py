@@ -3,7 +3,7 @@
 
 Answers for the order of precedence. At one path a staged file of this mount comes first, then a folder, then an image:
 the caller's own before others', and of those the one that was there first. An image that does not get the path of its
-name is at ``NAME~ID``.
+name has another one (`glancefs.namesakes`).
 
 Threading: every method may be called from many threads.
 """
@@ -11,17 +11,22 @@ Threading: every method may be called from many threads.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from glancefs.context import RequestContext
-from glancefs.errors import Forbidden, ImageNotFound, IsAFolder, NotAFolder, PathNotFound
+from glancefs.errors import Forbidden, ImageNotFound, InvalidPath, IsAFolder, NotAFolder, PathNotFound
 from glancefs.model import Image
-from glancefs.paths import MAX_COMPONENT, RESERVED, cut, is_reserved, join, name_of, path_of, split
+from glancefs.namesakes import has_digest, may_be_cut, namesake_paths, said_digest, said_id
+from glancefs.paths import RESERVED, is_reserved, join, name_of, path_of, split
+from glancefs.registries.base import ImageQuery
 from glancefs.registries.folders import Folder
 from glancefs.rules import may_change
 from glancefs.tree.entries import Entry, EntryKind, folder_entry, image_entry, staged_entry
 from glancefs.tree.overlay import Overlay
 from glancefs.tree.ports import TreeFolders, TreeImages
+
+_PAGE: Final = 1000
 
 
 class Looking:
@@ -116,23 +121,40 @@ class Looking:
 
     def _namesake(self, path: str) -> Image | None:
         """Give the image that is at a path only because of its id."""
-        _, tilde, image_id = split(path)[1].rpartition("~")
-        if not tilde or not image_id:
+        image_id = said_id(split(path)[1])
+        if image_id is None:
             return None
-        try:
+        with suppress(ImageNotFound):
             image = self._images.get(self._context, image_id)
-        except ImageNotFound:
-            return None
-        return image if self.path_of_image(image) == path else None
+            if self.path_of_image(image) == path:
+                return image
+        return next((image for image in self._of_digest(path) if self.path_of_image(image) == path), None)
+
+    def _of_digest(self, path: str) -> Iterator[Image]:
+        """Give the images for whose identifiers a digest at the end of a path may stand."""
+        folder, component = split(path)
+        said = said_digest(component)
+        if said is None:
+            return
+        name, digest = said
+        images: Iterator[Image]
+        if may_be_cut(name):
+            images = (image for page in self._image_pages(folder, _PAGE) for image in page)
+        else:
+            try:
+                query = ImageQuery(is_public=None, name=name_of(join(folder, name)))
+            except InvalidPath:
+                return
+            images = self._images.find_all(self._context, query)
+        yield from (image for image in images if has_digest(image.id, digest))
 
     def _namesake_path(self, image: Image) -> str:
-        folder, name = split(path_of(image.name))
-        while True:
-            name = f"{cut(name, MAX_COMPONENT - len(image.id) - 1)}~{image.id}"
-            path = join(folder, name)
+        last = ""
+        for last in namesake_paths(path_of(image.name), image.id):
             # An image that is really called like this is at this path, and this one behind it.
-            if len(name) > MAX_COMPONENT or not self._is_taken(path):
-                return path
+            if not self._is_taken(last):
+                break
+        return last
 
     def _is_taken(self, path: str) -> bool:
         found = self._folders.at(self._context, name_of(path))

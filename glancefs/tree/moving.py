@@ -29,6 +29,7 @@ from glancefs.paths import RESERVED, is_dot, is_reserved, name_of, path_of, spli
 from glancefs.rules import check_unprotected, may_change
 from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree.entries import Entry, EntryKind, is_broken_off
+from glancefs.tree.locking import Locking
 from glancefs.tree.looking import Looking, check_not_reserved
 from glancefs.tree.overlay import Overlay
 from glancefs.tree.ports import TreeFolders, TreeImages
@@ -47,6 +48,7 @@ class Moving:
         overlay: Overlay,
         looking: Looking,
         writing: Writing,
+        locking: Locking,
         context: RequestContext,
     ) -> None:
         self._images: Final = images
@@ -54,6 +56,7 @@ class Moving:
         self._overlay: Final = overlay
         self._looking: Final = looking
         self._writing: Final = writing
+        self._locking: Final = locking
         self._context: Final = context
 
     # ---- removing
@@ -66,6 +69,7 @@ class Moving:
             if image_id is not None:
                 with suppress(ImageNotFound):
                     self._images.delete(self._context, image_id)
+            self._locking.forget(path)
             self._writing.discard(entry.staged)
             if entry.staged.image is not None:
                 # It became an image while this waited for it.
@@ -141,6 +145,7 @@ class Moving:
         if replaced is not None:
             self._check_replaceable(replaced)
         staged, moved = entry.staged, None
+        has_locks = staged is not None and self._locking.check_move(entry.path, new, replaced)
         if staged is None:
             moved = self._move_image(self._changeable(entry), new, replaced)
         elif is_reserved(entry.path) or (is_dot(entry.path) and not is_dot(new) and not is_broken_off(staged)):
@@ -152,6 +157,8 @@ class Moving:
             self._move_staged(staged, new, replaced, target)
         if target is not None and target.staged is not None and target.staged is not staged:
             self._writing.discard(target.staged)
+        if has_locks:
+            self._locking.forget(entry.path)
         return moved
 
     def _move_image(self, image: Image, new: str, replaced: Image | None) -> Image:
@@ -240,5 +247,5 @@ class Moving:
     def _keep_folder(self, path: str) -> None:
         """Make a folder by hand that would be gone with what was in it."""
         if path and self._looking.folder(path) is None:
-            with suppress(PathTaken, NotAuthenticated):
-                self._folders.make(self._context, path)
+            with suppress(NotAuthenticated):
+                self._folders.keep(self._context, path)

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tree needs of the use cases, so that it works the same over local ones and over remote ones.
 
-Answers for nothing: `glancefs.images.Images` and `glancefs.folders.Folders` satisfy these protocols as they are.
+Answers for nothing: `glancefs.images.Images`, `glancefs.folders.Folders`, `glancefs.locks.Locks` and
+`glancefs.dead_properties.DeadProperties` satisfy these protocols as they are.
 
 Threading: implementations are thread-safe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from glancefs.context import RequestContext
 from glancefs.model import Image, ImageChanges, NewImage
 from glancefs.reader import ImageReader
 from glancefs.registries.base import Changes, ImageQuery
+from glancefs.registries.dead_properties import OfFolder, Subject
 from glancefs.registries.folders import Folder, FolderPage, Found
+from glancefs.registries.locks import Lock, Touched
 from glancefs.stores.base import Source, Space
 
 
@@ -34,8 +37,16 @@ class TreeImages(Protocol):
         """Open the data of an image."""
         ...
 
+    def allocated(self, image: Image) -> int:
+        """Give the bytes that an image's data take on a local disk."""
+        ...
+
     def create(self, context: RequestContext, new: NewImage, *, replacing: str | None = None) -> Image:
         """Add an image without data."""
+        ...
+
+    def copy(self, context: RequestContext, image_id: str, new: NewImage, *, replacing: str | None = None) -> Image:
+        """Add an image with the data of another."""
         ...
 
     def declare_size(self, context: RequestContext, image_id: str, size: int) -> Image:
@@ -123,6 +134,10 @@ class TreeFolders(Protocol):
         """Make a folder."""
         ...
 
+    def keep(self, context: RequestContext, path: str) -> None:
+        """Keep a folder that nobody made and whose last file has just gone."""
+        ...
+
     def remove(self, context: RequestContext, path: str) -> None:
         """Remove an empty folder."""
         ...
@@ -141,4 +156,69 @@ class TreeFolders(Protocol):
 
     def changes(self, since: int, *, limit: int = 1000) -> Changes:
         """Give what changed after a revision."""
+        ...
+
+
+class TreeLocks(Protocol):
+    """The use cases of `glancefs.locks.Locks`; errors are described there."""
+
+    def acquire(
+        self,
+        context: RequestContext,
+        path: str,
+        *,
+        guards: str | None,
+        is_shared: bool = False,
+        is_deep: bool = False,
+        owner_xml: str = "",
+        seconds: int | None = None,
+    ) -> Lock:
+        """Take a lock."""
+        ...
+
+    def refresh(self, context: RequestContext, token: str, *, seconds: int | None = None) -> Lock:
+        """Let a lock last longer."""
+        ...
+
+    def release(self, context: RequestContext, token: str) -> Lock:
+        """Give a lock back."""
+        ...
+
+    def covering(self, path: str, *, guarding: str | None) -> Sequence[Lock]:
+        """Give the locks that hold for a path."""
+        ...
+
+    def below(self, path: str, *, guarding: str | None) -> Sequence[Lock]:
+        """Give the locks on paths below a folder."""
+        ...
+
+    def check(self, context: RequestContext, touched: Collection[Touched]) -> bool:
+        """Raise Locked if a change would meet a lock; give whether there are any locks."""
+        ...
+
+    def forget(self, context: RequestContext, path: str, *, guarding: str | None) -> None:
+        """Remove the locks of what is removed from a path."""
+        ...
+
+
+class TreeDeadProperties(Protocol):
+    """The use cases of `glancefs.dead_properties.DeadProperties`; errors are described there."""
+
+    def get_many(self, subjects: Collection[Subject]) -> Mapping[Subject, Mapping[str, str]]:
+        """Give the dead properties of many."""
+        ...
+
+    def change(
+        self,
+        context: RequestContext,
+        subject: Subject,
+        *,
+        values: Mapping[str, str],
+        removed: Collection[str] = (),
+    ) -> None:
+        """Set some and remove others."""
+        ...
+
+    def copy(self, context: RequestContext, source: OfFolder, target: OfFolder) -> None:
+        """Give a folder the same ones as another."""
         ...

@@ -16,7 +16,8 @@ from glancefs.model import Image, ImageChanges, ImageStatus, ImageType, NewImage
 from glancefs.staging import Said, StagedUpload
 from glancefs.tree.entries import MTIME
 
-_PLAIN: Final = ("disk_format", "container_format", "virtual_size", "min_disk", "min_ram")
+CARRIED_OVER: Final = ("disk_format", "container_format", "virtual_size", "min_disk", "min_ram")
+"""What describes the data of an image, and goes with them."""
 
 
 def new_image(
@@ -45,7 +46,7 @@ def new_image(
         properties=_properties(said, replaced),
         protected=bool(said.protected),
         owner=replaced.owner if replaced else None,
-        **{field: getattr(said, field) for field in _PLAIN},
+        **{field: getattr(said, field) for field in CARRIED_OVER},
     )
 
 
@@ -53,7 +54,9 @@ def changes_of(staged: StagedUpload, queued: Image) -> ImageChanges:
     """Give what changes of a queued image when it gets a staged file's data. Raises StoreUnavailable."""
     said = staged.said
     fields = {
-        field: value for field in (*_PLAIN, "is_public", "protected") if (value := getattr(said, field)) is not None
+        field: value
+        for field in (*CARRIED_OVER, "is_public", "protected")
+        if (value := getattr(said, field)) is not None
     }
     return ImageChanges(
         type=_type(staged, queued),

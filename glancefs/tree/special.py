@@ -5,7 +5,7 @@
 
     .glance/by-id/ID          a link to the one place where the image is
     .glance/by-type/TYPE/...  links by path, in which each "/" is written "%2F"
-    .glance/json/ID.json      all that is known of an image
+    .glance/json/ID.json      all that is known of an image; without the suffix where the name would be too long
     .glance/pending/NAME      files whose writers were killed
     .glance/errors            what went wrong, latest last
     .glance/...               further texts of the mount, such as stats
@@ -20,13 +20,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
 from glancefs.context import RequestContext
 from glancefs.errors import ImageNotFound, InvalidPath, NotAFolder, PathNotFound
 from glancefs.model import Image, ImageType
-from glancefs.paths import MAX_COMPONENT, RESERVED, cut, join, name_of, path_of
+from glancefs.namesakes import (
+    document_name,
+    has_digest,
+    id_of_document,
+    may_be_cut,
+    namesake_paths,
+    said_digest,
+    said_id,
+)
+from glancefs.paths import MAX_COMPONENT, RESERVED, join, name_of, path_of
 from glancefs.registries.base import ImageQuery, SortDirection, SortKey
 from glancefs.registries.folders import Folder
 from glancefs.tree.attributes import COMPUTED, SETTABLE, text_of
@@ -84,7 +94,7 @@ class Special:
                 entry = self._link(path)
             case ["by-type", kind, name] if kind in tuple(ImageType) and self._typed(kind, name) is not None:
                 entry = self._link(path)
-            case ["json", name] if name.endswith(".json") and (image := self._find(name.removesuffix(".json"))):
+            case ["json", name] if (image := self._find(id_of_document(name))) is not None:
                 entry = self._document(path, len(self._json(image)))
             case ["pending", name] if (staged := self._overlay.aborted(name)) is not None:
                 entry = staged_entry(path, staged)
@@ -127,13 +137,15 @@ class Special:
         match path.split("/")[1:]:
             case [name] if name in self._documents:
                 return self._documents[name]()
-            case ["json", name] if (image := self._find(name.removesuffix(".json"))) is not None:
+            case ["json", name] if (image := self._find(id_of_document(name))) is not None:
                 return self._json(image)
         raise PathNotFound.at(path)
 
     # ---- images
 
-    def _find(self, image_id: str) -> Image | None:
+    def _find(self, image_id: str | None) -> Image | None:
+        if image_id is None:
+            return None
         try:
             return self._images.get(self._context, image_id)
         except ImageNotFound:
@@ -141,13 +153,23 @@ class Special:
 
     def _typed(self, kind: str, link: str) -> Image | None:
         """Give the image to which a link in a folder of ``by-type`` leads."""
-        path = _path_of_link(link)
-        image = self._folders.first_named(self._context, _name_of(path))
-        if image is None or image.type != kind or _link_name(image, is_first=True) != link:
-            image = self._find(link.rpartition("~")[2]) if "~" in link else None
-            if image is None or image.type != kind or _link_name(image, is_first=False) != link:
-                return None
+        image = self._folders.first_named(self._context, _name_of(_path_of_link(link)))
+        if image is not None and image.type == kind and link == _link_name(image, is_first=True):
+            return image
+        image = self._find(said_id(link))
+        if image is None and (said := said_digest(link)) is not None:
+            image = self._of_digest(kind, *said)
+        if image is None or image.type != kind or link != _link_name(image, is_first=False):
+            return None
         return image
+
+    def _of_digest(self, kind: str, name: str, digest: str) -> Image | None:
+        """Give the image for whose identifier a digest in a link's name stands."""
+        query = _query(SortKey.NAME, ImageType(kind))
+        if not may_be_cut(name):
+            query = replace(query, name=_name_of(_path_of_link(name)))
+        images = self._images.find_all(self._context, query)
+        return next((image for image in images if has_digest(image.id, digest)), None)
 
     def _typed_links(self, path: str, kind: ImageType, page_size: int) -> Iterator[Sequence[Entry]]:
         images = self._images.find_all(self._context, _query(SortKey.NAME, kind), page_size=page_size)
@@ -184,7 +206,7 @@ class Special:
         )
 
     def _json_entry(self, path: str, image: Image) -> Entry:
-        return self._document(join(path, f"{image.id}.json"), len(self._json(image)))
+        return self._document(join(path, document_name(image.id)), len(self._json(image)))
 
     def _json(self, image: Image) -> bytes:
         fields = ("name", *COMPUTED, *SETTABLE)
@@ -210,7 +232,7 @@ def _link_name(image: Image, *, is_first: bool) -> str:
     flat = _READS_AS_SLASH.sub("%25", path_of(image.name)).replace("/", "%2F")
     if is_first and len(flat.encode()) <= MAX_COMPONENT:
         return flat
-    return f"{cut(flat, MAX_COMPONENT - len(image.id) - 1)}~{image.id}"
+    return next(namesake_paths(flat, image.id))
 
 
 def _path_of_link(link: str) -> str:

@@ -8,12 +8,8 @@ Threading: every method may be called from many threads. All of them may block o
 
 from __future__ import annotations
 
-import logging
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, Self
 
@@ -25,23 +21,20 @@ from glancefs.errors import (
     PathTaken,
 )
 from glancefs.model import Image, ImageChanges, ImageStatus
+from glancefs.namesakes import namesake_paths
 from glancefs.paths import is_reserved, path_of, split
 from glancefs.reader import ImageReader
+from glancefs.registries.locks import Lock
 from glancefs.rules import may_see
 from glancefs.staging import StagedUpload, Staging
 from glancefs.stores.base import Space
 from glancefs.tree import attributes
+from glancefs.tree.begun import Begun
+from glancefs.tree.copying import Copied
 from glancefs.tree.entries import MTIME, Entry, EntryKind, image_key, mtime_text, staged_entry
-from glancefs.tree.looking import Looking, check_not_reserved
-from glancefs.tree.moving import Moving
-from glancefs.tree.overlay import Overlay
-from glancefs.tree.ports import TreeFolders, TreeImages
-from glancefs.tree.special import Special
-from glancefs.tree.writing import Writing
-
-_log = logging.getLogger(__name__)
-
-_ERRORS_KEPT: Final = 1000
+from glancefs.tree.looking import check_not_reserved
+from glancefs.tree.ports import TreeDeadProperties, TreeFolders, TreeImages, TreeLocks
+from glancefs.tree.rooms import make_rooms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +67,8 @@ class ImageTree:
 
     ``documents`` are further texts in ``.glance/``, such as ``stats``. New images are public if ``is_public`` says so
     (None: as the use cases have it). ``public_url`` is that of the REST API, for the attribute ``uri``.
+
+    Whatever changes something raises Locked where a lock is on it whose token the context does not submit.
     """
 
     def __init__(
@@ -84,47 +79,57 @@ class ImageTree:
         staging: Staging,
         context: RequestContext,
         documents: Mapping[str, Callable[[], bytes]],
+        locks: TreeLocks | None = None,
+        dead_properties: TreeDeadProperties | None = None,
         is_public: bool | None = None,
         public_url: str = "",
+        begun: Begun | None = None,
     ) -> None:
         self._images: Final = images
         self._folders: Final = folders
         self._staging: Final = staging
         self._context: Final = context
+        self._documents: Final = documents
+        self._locks: Final = locks
+        self._dead_properties: Final = dead_properties
+        self._is_public: Final = is_public
         self._public_url: Final = public_url
-        self._overlay: Final = Overlay()
-        self._errors: Final[deque[str]] = deque(maxlen=_ERRORS_KEPT)
-        since = time.time_ns()
-        self._looking: Final = Looking(
-            images=images, folders=folders, overlay=self._overlay, context=context, since=since
-        )
-        self._writing: Final = Writing(
+        self._begun: Final = begun or Begun()
+        rooms = make_rooms(
             images=images,
             folders=folders,
             staging=staging,
-            overlay=self._overlay,
-            looking=self._looking,
             context=context,
+            documents=documents,
+            locks=locks,
+            dead_properties=dead_properties,
             is_public=is_public,
-            report=self.report,
-        )
-        self._special: Final = Special(
-            images=images,
-            folders=folders,
-            overlay=self._overlay,
-            context=context,
-            documents={"errors": self._error_text, **documents},
-            path_of_image=self._looking.path_of_image,
             public_url=public_url,
-            since=since,
+            begun=self._begun,
         )
-        self._moving: Final = Moving(
-            images=images,
-            folders=folders,
-            overlay=self._overlay,
-            looking=self._looking,
-            writing=self._writing,
-            context=context,
+        self._looking: Final = rooms.looking
+        self._locking: Final = rooms.locking
+        self._writing: Final = rooms.writing
+        self._special: Final = rooms.special
+        self._moving: Final = rooms.moving
+        self._copying: Final = rooms.copying
+
+    def presenting(self, lock_tokens: Collection[str]) -> ImageTree:
+        """Give the same tree, staged files included, for a request that submits tokens of locks (RFC 4918, section 7).
+
+        What these lock, the request may change. It costs next to nothing, and is let go of without `close`.
+        """
+        return ImageTree(
+            images=self._images,
+            folders=self._folders,
+            staging=self._staging,
+            context=replace(self._context, lock_tokens=frozenset(lock_tokens)),
+            documents=self._documents,
+            locks=self._locks,
+            dead_properties=self._dead_properties,
+            is_public=self._is_public,
+            public_url=self._public_url,
+            begun=self._begun,
         )
 
     def __enter__(self) -> Self:
@@ -176,10 +181,7 @@ class ImageTree:
         """
         if entry.staged is not None:
             return entry.staged.allocated()
-        if entry.kind is not EntryKind.IMAGE:
-            return 0
-        with self.open(entry) as reader:
-            return reader.allocated()
+        return self._images.allocated(entry.image) if entry.image and entry.kind is EntryKind.IMAGE else 0
 
     def space(self) -> Space | None:
         """Tell the room in the store that new images go to. Raises StoreUnavailable."""
@@ -187,13 +189,13 @@ class ImageTree:
 
     # ---- writing
 
-    def create(self, path: str, *, exclusive: bool = False) -> StagedUpload:  # noqa: ARG002 - both are refused alike
+    def create(self, path: str, *, has_folder: bool = False) -> StagedUpload:
         """Begin a file at a path where there is none; it is seen there on this mount at once.
 
-        Raises PathTaken, PathNotFound and NotAFolder for its folder, Forbidden below ``.glance``, NotAuthenticated,
-        StoreFull.
+        ``has_folder`` says that its folder was there a moment ago, and need not be looked for. Raises PathTaken;
+        PathNotFound and NotAFolder for its folder; Forbidden below ``.glance``, NotAuthenticated, StoreFull.
         """
-        return self._writing.create(path)
+        return self._writing.create(path, has_folder=has_folder)
 
     def stage(self, entry: Entry, *, truncate: bool = False) -> StagedUpload:
         """Open what is there for writing; what is given is seen at the path on this mount at once.
@@ -233,7 +235,7 @@ class ImageTree:
 
     def pending(self) -> Sequence[StagedUpload]:
         """Give all staged files of this mount, aborted ones too: what a mount has to finish before it ends."""
-        return self._overlay.everything()
+        return self._begun.overlay.everything()
 
     # ---- changing
 
@@ -254,6 +256,17 @@ class ImageTree:
         Forbidden, ProtectedImage, InvalidRequest (a folder into itself).
         """
         return self._moving.rename(old, new, replace=replace)
+
+    def copy(self, source: str, destination: str, *, is_deep: bool = True, replaces: bool = True) -> Copied:
+        """Copy a file, or a folder with (``is_deep``) all that is in it; no bytes of images pass through here.
+
+        A copy has the data, type, formats, properties and dead properties of its source, is the caller's, and takes
+        the place of an image that is at the destination (`glancefs.tree.copying` says what is public). A folder's
+        destination must not be there, or be empty; the failure of one thing in it does not keep the others from being
+        copied. Raises PathTaken (without ``replaces``), PathNotFound, IsAFolder, NotAFolder, FolderNotEmpty, Forbidden,
+        ProtectedImage, InvalidRequest (into itself), WrongStatus, NotAuthenticated, Locked, StoreFull.
+        """
+        return self._copying.copy(source, destination, is_deep=is_deep, replaces=replaces)
 
     def make_folder(self, path: str) -> Entry:
         """Make a folder. Raises PathTaken, PathNotFound (its parent), NotAFolder, Forbidden, NotAuthenticated."""
@@ -347,13 +360,59 @@ class ImageTree:
             return entry if text == image.name else self._moving.rename_image(entry, text)
         if field in attributes.COMPUTED:
             now = attributes.text_of(image, field, public_url=self._public_url)
-            if text != now and not self._writing.is_fresh(image.id):
+            if text != now and not self._begun.turns.is_fresh(image.id):
                 raise Forbidden(f"{field} follows from other things and can't be set.")
             return entry
         return self._updated(entry, image, attributes.change_of(field, text))
 
     def _updated(self, entry: Entry, image: Image, changes: ImageChanges) -> Entry:
         return self._looking.image_entry(entry.path, self._images.update(self._context, image.id, changes))
+
+    # ---- locks and dead properties: what WebDAV adds
+
+    def lock(
+        self,
+        path: str,
+        *,
+        is_shared: bool = False,
+        is_deep: bool = False,
+        owner_xml: str = "",
+        seconds: int | None = None,
+    ) -> Lock:
+        """Lock a path, also one where nothing is yet, for the caller; ``is_deep``: with everything below it.
+
+        ``seconds`` None: as long as can be. Raises Locked (its ``path`` is the root of the lock in the way),
+        PathNotFound and NotAFolder for its folder, Forbidden (not the caller's to change), NotAuthenticated, StoreFull.
+        """
+        return self._locking.lock(path, is_shared=is_shared, is_deep=is_deep, owner_xml=owner_xml, seconds=seconds)
+
+    def refresh_lock(self, path: str, token: str, *, seconds: int | None = None) -> Lock:
+        """Let a lock that holds for this path last for so many seconds from now. Raises LockNotFound."""
+        return self._locking.refresh(path, token, seconds=seconds)
+
+    def unlock(self, path: str, token: str) -> None:
+        """Give back a lock that holds for this path; an admin may break anybody's. Raises LockNotFound."""
+        self._locking.unlock(path, token)
+
+    def locks_on(self, path: str) -> Sequence[Lock]:
+        """Give the locks that hold for a path, its own and deep ones from above, with the paths of this tree."""
+        return self._locking.on(path)
+
+    def locks_below(self, path: str) -> Sequence[Lock]:
+        """Give the locks on paths below a folder, at any depth: for a listing, one look serves all of it."""
+        return self._locking.below(path)
+
+    def dead_properties(self, entries: Sequence[Entry]) -> Mapping[str, Mapping[str, str]]:
+        """Give the dead properties of some entries, by `Entry.key` and name; who has none is left out."""
+        return self._locking.dead_properties(entries)
+
+    def change_dead_properties(self, entry: Entry, *, values: Mapping[str, str], removed: Collection[str] = ()) -> None:
+        """Set some and remove others, all or nothing.
+
+        Raises Forbidden (not the caller's; staged files, links, documents), Locked, InvalidRequest (too long),
+        StoreFull (too many), ImageNotFound, NotAuthenticated.
+        """
+        self._locking.change_dead_properties(entry, values=values, removed=removed)
 
     # ---- others' changes
 
@@ -372,20 +431,15 @@ class ImageTree:
 
     def report(self, path: str, error: BaseException | str) -> None:
         """Add a line to ``.glance/errors`` (the latest 1000 are kept) and log it."""
-        now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
-        text = str(error) or type(error).__name__
-        self._errors.append(f"{now} {path}: {text}")
-        _log.warning("%s: %s", path, text)
+        self._begun.report(path, error)
 
     def close(self) -> None:
         """Let go of staged files; what is not published stays for the next mount."""
         self._staging.close()
 
-    def _error_text(self) -> bytes:
-        return "".join(f"{line}\n" for line in list(self._errors)).encode(errors="replace")
-
 
 def _change_of_image(context: RequestContext, image: Image) -> TreeChange:
     path = path_of(image.name)
     is_there = image.status is not ImageStatus.DELETED and may_see(context, image)
-    return TreeChange(key=image_key(image.id), paths=(path, f"{path}~{image.id}"), image=image if is_there else None)
+    paths = (path, next(namesake_paths(path, image.id)))
+    return TreeChange(key=image_key(image.id), paths=paths, image=image if is_there else None)

@@ -9,10 +9,7 @@ Threading: every method may be called from many threads; a file is published by 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from contextlib import suppress
-from threading import Lock
 from typing import Final
 
 from glancefs.context import RequestContext
@@ -32,14 +29,12 @@ from glancefs.model import Image, ImageStatus
 from glancefs.paths import is_dot, name_of, split
 from glancefs.rules import check_unprotected, may_change
 from glancefs.staging import StagedState, StagedUpload, Staging
+from glancefs.tree.begun import Begun
 from glancefs.tree.entries import Entry, EntryKind, is_broken_off
+from glancefs.tree.locking import Locking
 from glancefs.tree.looking import Looking, check_not_reserved
-from glancefs.tree.overlay import Overlay
 from glancefs.tree.ports import TreeFolders, TreeImages
 from glancefs.tree.publishing import changes_of, new_image
-
-GRACE: Final = 30.0
-"""For how many seconds after a file became an image a copy tool may still be at its attributes."""
 
 _OVER: Final = frozenset({StagedState.PUBLISHED, StagedState.DISCARDED})
 
@@ -53,30 +48,31 @@ class Writing:
         images: TreeImages,
         folders: TreeFolders,
         staging: Staging,
-        overlay: Overlay,
+        begun: Begun,
         looking: Looking,
+        locking: Locking,
         context: RequestContext,
         is_public: bool | None,
-        report: Callable[[str, BaseException | str], None],
     ) -> None:
         self._images: Final = images
         self._folders: Final = folders
         self._staging: Final = staging
-        self._overlay: Final = overlay
+        self._overlay: Final = begun.overlay
         self._looking: Final = looking
         self._context: Final = context
         self._is_public: Final = is_public
-        self._report: Final = report
-        self._lock: Final = Lock()
-        self._turns: Final[dict[str, Lock]] = {}
-        self._fresh: Final[dict[str, float]] = {}
+        self._locking: Final = locking
+        self._turns: Final = begun.turns
+        self._report: Final = begun.report
 
-    def create(self, path: str) -> StagedUpload:
+    def create(self, path: str, *, has_folder: bool = False) -> StagedUpload:
         """Begin a file where there is none; see `ImageTree.create`."""
         self._check_may_write(path)
-        self._looking.need_folder(split(path)[0])
+        if not has_folder:
+            self._looking.need_folder(split(path)[0])
         if self._looking.find(path) is not None:
             raise PathTaken(f"There is something at {path!r} already.")
+        self._locking.check(path, is_bound=True)
         return self._begin(path)
 
     def stage(self, entry: Entry, *, truncate: bool) -> StagedUpload:
@@ -97,9 +93,11 @@ class Writing:
             if not truncate:
                 raise ImmutableImage(f"{entry.path!r} is an image, and data of an image never change.")
             check_unprotected(image)
+            self._locking.check(entry.path, image)
             return self._begin(entry.path, replaces=image.id)
         if image.status is not ImageStatus.QUEUED:
             raise WrongStatus(f"Image {image.id!r} takes no data: its status is {image.status}.")
+        self._locking.check(entry.path, image)
         return self._begin(entry.path, queued=image.id, size=0 if truncate else image.size)
 
     def will_publish(self, staged: StagedUpload) -> bool:
@@ -109,7 +107,7 @@ class Writing:
 
     def publish(self, staged: StagedUpload, *, as_is: bool = False) -> Image | None:
         """Make an image of a staged file; see `ImageTree.publish`."""
-        with self._turn(staged):
+        with self._turns.of(staged):
             if staged.state is StagedState.PUBLISHED:
                 return staged.image
             if staged.state is StagedState.DISCARDED or not (as_is or self.will_publish(staged)):
@@ -120,7 +118,7 @@ class Writing:
 
     def publish_at(self, staged: StagedUpload, path: str, target: Image | None) -> Image:
         """Make an image of a staged file at another path, in place of the image that is there."""
-        with self._turn(staged):
+        with self._turns.of(staged):
             if staged.state in _OVER:
                 raise WrongStatus(f"{staged.path!r} is {staged.state} already.")
             image = self._publish(staged, path, target, is_complete=staged.is_written)
@@ -129,7 +127,7 @@ class Writing:
 
     def abort(self, staged: StagedUpload, reason: str) -> None:
         """Put a file aside; see `ImageTree.abort`."""
-        with self._turn(staged):
+        with self._turns.of(staged):
             if staged.state in _OVER or staged.state is StagedState.ABORTED:
                 return
             self._overlay.remove(staged.path, staged)
@@ -144,7 +142,7 @@ class Writing:
 
     def move(self, staged: StagedUpload, path: str) -> Image | None:
         """Show a staged file at another path, unless it is an image by now: then that is given."""
-        with self._turn(staged):
+        with self._turns.of(staged):
             if staged.state in _OVER:
                 return staged.image
             old = staged.path
@@ -155,7 +153,7 @@ class Writing:
 
     def discard(self, staged: StagedUpload) -> None:
         """Remove a staged file."""
-        with self._turn(staged):
+        with self._turns.of(staged):
             staged.discard()
             self._hide(staged)
 
@@ -163,17 +161,12 @@ class Writing:
         """Let go of what is over; see `ImageTree.release`."""
         if staged.state in _OVER:
             self._staging.forget(staged)
-            with self._lock:
-                self._turns.pop(staged.key, None)
+            self._turns.forget(staged)
 
     def recover(self) -> None:
         """Show what dead mounts left."""
         for staged in self._staging.recover():
             self._overlay.add_aborted(staged)
-
-    def is_fresh(self, image_id: str) -> bool:
-        """Say whether this mount made the image a moment ago."""
-        return time.monotonic() < self._fresh.get(image_id, 0)
 
     # ---- the steps
 
@@ -224,7 +217,7 @@ class Writing:
             self._report(path, error)
             raise
         staged.become(image)
-        self._remember(image)
+        self._turns.remember(image)
         return image
 
     def _replaced(self, staged: StagedUpload, path: str) -> Image | None:
@@ -282,14 +275,3 @@ class Writing:
         except BaseException:
             staged.unseal()
             raise
-
-    def _remember(self, image: Image) -> None:
-        now = time.monotonic()
-        with self._lock:
-            for image_id in [image_id for image_id, until in self._fresh.items() if until < now]:
-                del self._fresh[image_id]
-            self._fresh[image.id] = now + GRACE
-
-    def _turn(self, staged: StagedUpload) -> Lock:
-        with self._lock:
-            return self._turns.setdefault(staged.key, Lock())

@@ -53,6 +53,9 @@ def registries(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         data = folders[count] = tmp_path_factory.mktemp(f"images-{count}")
         run([product(), "db", "upgrade", "--data", data])
         fill(data / "registry.sqlite", various_images(count))
+        # Nobody reads the data, so there are none; without a folder of theirs no server would start.
+        (data / "images").mkdir(exist_ok=True)
+        (data / "images" / "registry").touch()
         for user in (HALF_OWNER, FEW_OWNER, "stranger"):
             run([product(), "user", "add", "--data", data, "--password-stdin", user], stdin=b"secret\n")
     return folders

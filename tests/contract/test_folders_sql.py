@@ -65,7 +65,9 @@ def test_a_registry_of_the_first_schema_gets_its_folders(tmp_path: Path) -> None
             connection.execute(text(f"DROP INDEX {index}"))
         for column in ("folder", "place"):
             connection.execute(text(f"ALTER TABLE images DROP COLUMN {column}"))
-        for table in ("folders", "answers"):
+        for column in ("locks", "has_dead_properties"):
+            connection.execute(text(f"ALTER TABLE counters DROP COLUMN {column}"))
+        for table in ("folders", "locks", "image_dead_properties", "folder_dead_properties", "answers"):
             connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     registry.close()

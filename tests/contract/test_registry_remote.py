@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from glancefs.registries.base import Registry
+from tests.contract.dead_property_contract import DeadPropertyContract
 from tests.contract.folder_contract import FolderContract
+from tests.contract.lock_contract import LockContract
 from tests.contract.registry_contract import RegistryContract
 from tests.support.registries import open_remote
 
@@ -25,4 +29,18 @@ class TestRemoteRegistry(RegistryContract):
 
 class TestRemoteFolders(FolderContract):
     def make(self, folder: Path) -> Registry:
+        return open_remote(folder)
+
+
+class TestRemoteLocks(LockContract):
+    @staticmethod
+    def open(folder: Path) -> Registry:
+        return open_remote(folder)
+
+
+# A full store is the operator's to know of, where the server is.
+@pytest.mark.expect_log("There is room for", optional=True)
+class TestRemoteDeadProperties(DeadPropertyContract):
+    @staticmethod
+    def open(folder: Path) -> Registry:
         return open_remote(folder)

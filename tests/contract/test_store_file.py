@@ -6,6 +6,7 @@ Threading: none of its own.
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import resource
@@ -17,7 +18,7 @@ import pytest
 
 from glancefs.errors import DataMissing, StoreFull, StoreUnavailable
 from glancefs.model import Location
-from glancefs.stores.base import Store, Swept
+from glancefs.stores.base import Store, Stored, Swept
 from glancefs.stores.file import FileStore
 from glancefs.stores.pipeline import SMALL
 from tests.contract.store_contract import (
@@ -27,6 +28,7 @@ from tests.contract.store_contract import (
     checksum_of,
     none_known,
     put,
+    put_copy,
     read,
     some_bytes,
 )
@@ -298,6 +300,33 @@ def test_a_file_from_elsewhere_on_the_file_system_is_taken_over(store: FileStore
     assert stat.S_IMODE(data_file(folder, stored.location).stat().st_mode) == 0o600
 
 
+@pytest.mark.expect_log("failed at beginning an upload")
+def test_a_file_is_claimed_as_it_is_and_belongs_to_the_claim(store: FileStore, folder: Path, tmp_path: Path) -> None:
+    with store.claim():
+        pass
+    file = tmp_path / "local"
+    for is_adopted in (False, True):
+        file.write_bytes(b"from elsewhere")
+        with store.claim_file(file) as key:
+            location = Location(store=store.scheme, key=key)
+            assert store.is_claimed(location)
+            assert store.sweep(none_known) == Swept()
+            assert not file.exists()
+            if is_adopted:
+                assert store.adopt(key, store.staging_folder / key, checksum=None).location == location
+        assert not list((folder / "incoming").iterdir())
+        assert not store.is_claimed(location)
+    assert data_file(folder, location).read_bytes() == b"from elsewhere"
+    with pytest.raises(StoreUnavailable), store.claim_file(file):
+        pass
+    file.write_bytes(b"another's")
+    with file.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(StoreUnavailable), store.claim_file(file):
+            pass
+    assert file.read_bytes() == b"another's"
+
+
 @pytest.mark.parametrize("layout", ["hole", "data hole", "hole data", "data hole data hole", "data", ""])
 def test_holes_stay_holes_and_count_as_zeros(store: FileStore, folder: Path, layout: str) -> None:
     pieces = {"data": some_bytes(SMALL + 3), "hole": bytes(5 * MIB)}
@@ -342,3 +371,76 @@ def test_an_upload_that_finds_no_room_asks_for_no_byte_even_when_small(store: Fi
 
 def remount(place: Path, how: str) -> None:
     run(["mount", "-o", f"remount,{how}", place])
+
+
+# Copying
+
+
+def sparse(store: FileStore) -> Stored:
+    """Add a sparse file of 64 MiB, as the mount does, with a little at its beginning and its end."""
+    with store.claim() as key:
+        path = store.staging_folder / key
+        with path.open("r+b") as file:
+            file.write(b"begin")
+            file.seek(64 * MIB - 3)
+            file.write(b"end")
+        return store.adopt(key, path, checksum=None)
+
+
+def blocks(store: FileStore, stored: Stored) -> int:
+    with store.open(stored.location) as stream:
+        return os.fstat(stream.fileno()).st_blocks * 512
+
+
+@pytest.mark.parametrize("way", ["links", "bytes"])
+def test_a_copy_takes_no_more_room_than_the_first_and_keeps_its_holes(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    first = sparse(store)
+    if way == "bytes":
+        # As on a file system without links, or while somebody else has the lock.
+        monkeypatch.setattr("glancefs.stores.cloning._link", lambda *_: False)
+    copied = put_copy(store, first)
+    store.delete(first.location)
+    assert (copied.size, blocks(store, copied) < 4 * MIB) == (64 * MIB, True)
+    assert (read(store, copied, 0, 6), read(store, copied, 64 * MIB - 4)) == (b"begin\0", b"\0end")
+
+
+@pytest.mark.needs("root")
+def test_a_copy_without_room_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("glancefs.stores.cloning._link", lambda *_: False)
+    with mounted(tmp_path, kind="ext4", size=40 * MIB) as place:
+        store = FileStore(path=place / "store")
+        first = put(store, some_bytes(20 * MIB))
+        with store.claim() as key, pytest.raises(StoreFull):
+            store.copy(key, first.location, checksum=first.checksum)
+        assert list(store.staging_folder.iterdir()) == []
+        assert read(store, first) == some_bytes(20 * MIB)
+
+
+def test_data_that_somebody_claims_are_copied_all_the_same(store: FileStore) -> None:
+    with store.claim() as key:
+        first = store.add(key, io.BytesIO(b"data"), size=4)
+        copied = put_copy(store, first)
+        assert read(store, copied) == b"data"
+        assert not store.is_claimed(copied.location)
+
+
+@pytest.mark.expect_log("failed at copying data")
+def test_a_crash_between_the_two_names_leaves_what_a_sweep_takes(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = put(store, b"data")
+    with monkeypatch.context() as patch, store.claim() as key:
+        patch.setattr(Path, "unlink", lambda *_args, **_said: None)
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(StoreUnavailable):
+            store.copy(key, first.location, checksum=first.checksum)
+    assert len(list(store.staging_folder.iterdir())) == 2
+    swept = store.sweep(lambda locations: locations)
+    assert (swept.uploads, swept.orphans, swept.size) == (2, 0, 0)
+    assert read(store, first) == b"data"
+
+
+def refuse(*_: object) -> None:
+    raise OSError(5, "as if the disk had died")

@@ -8,18 +8,23 @@ with ``$ `` are commands, what follows is what they print. Numbers, times, sizes
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.support.capabilities import ROOT
+from tests.support.mounting import Mounts
 from tests.support.processes import Processes, free_port, product, run
 
 README = ROOT / "README.md"
 _TOUR = re.compile(r"<!-- tour -->(.*?)<!-- /tour -->", re.DOTALL)
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
-_VARYING = re.compile(r"[0-9a-f]{8,}|\d[\d.,:]*( ?[KMGT]i?B(/s)?| (bytes|seconds|s)\b)?")
+_MONTH = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
+_VARYING = re.compile(rf"[0-9a-f]{{8,}}|\b({_MONTH})\b|\d[\d.,:]*( ?[KMGT]i?B(/s)?| (bytes|seconds|s)\b)?")
 _RULE = re.compile(r"[-\u2500\u2501]{2,}")
 _DEFAULT_PORT = "9292"
 _GROUND = ("git ", "cd ", "make setup", "sudo ")
@@ -84,22 +89,30 @@ def test_steps_are_read_with_their_output() -> None:
     assert steps(text) == [Step(command="a \\\n  b", output=("one",)), Step(command="c", output=())]
 
 
-def test_the_tour_of_the_readme_does_what_it_says(processes: Processes, tmp_path: Path) -> None:
+@pytest.mark.needs("fuse", "getfattr", "qemu-img", "rsync")
+def test_the_tour_of_the_readme_does_what_it_says(processes: Processes, mounts: Mounts, tmp_path: Path) -> None:
     tour = [step for step in steps(README.read_text()) if not step.command.startswith(_GROUND)]
     assert tour
     home, port = tmp_path / "home", str(free_port())
-    home.mkdir()
+    data, point = home / ".local/share/glancefs", home / "glancefs"
+    data.mkdir(parents=True)
+    point.mkdir()
     env = {
         "HOME": str(home),
         "PATH": os.pathsep.join([str(product().parent), os.environ["PATH"]]),
         "GLANCEFS_GATEWAY_LISTEN": f"127.0.0.1:{port}",
     }
-    server = processes.start([product(), "serve"], env=env, cwd=home)
+    mounts.mount(data=data, point=point)
+    server = processes.start([product(), "serve", "--data", data], env=env, cwd=home)
     server.wait_for_port(int(port))
     [run_step, *typed] = tour
     assert run_step.command == "make run"
+
+    def as_written(line: str) -> str:
+        return re.sub(rf"\b{port}\b", _DEFAULT_PORT, line).replace(getpass.getuser(), "ann")
+
     printed = terminal([re.sub(rf"\b{_DEFAULT_PORT}\b", port, step.command) for step in typed], env=env, home=home)
-    printed = [[re.sub(rf"\b{port}\b", _DEFAULT_PORT, line) for line in lines] for lines in printed]
-    assert [loosely(line) for line in run_step.output] == [loosely(line) for line in server.log().splitlines()][:1]
+    assert [loosely(line) for line in run_step.output] == [loosely(as_written(server.log().splitlines()[0]))]
     for step, lines in zip(typed, printed, strict=True):
-        assert matches(step.output, lines), "\n".join([f"$ {step.command}", *lines, "README:", *step.output])
+        shown = [as_written(line) for line in lines]
+        assert matches(step.output, shown), "\n".join([f"$ {step.command}", *shown, "README:", *step.output])

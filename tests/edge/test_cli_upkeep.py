@@ -20,8 +20,10 @@ import bcrypt
 import pytest
 
 from glancefs import __version__
+from glancefs.assembly import STAGED
 from glancefs.cli.htpasswd import Htpasswd
 from glancefs.option_table import OPTIONS
+from glancefs.staging import Staging
 from tests.support.cli import Cli, ServeFolder, on_terminal
 from tests.support.processes import Processes, environment, product, run
 from tests.support.servers import start_server
@@ -63,6 +65,19 @@ def test_gc_removes_what_no_image_names(cli: Cli, stored: Path) -> None:
     assert swept["orphans"] == int(same_folder)
     assert cli("gc").out == "Removed 0 abandoned uploads and 0 orphans, 0 B in all.\n"
     assert stored.read_bytes() == DATA
+
+
+def test_gc_removes_what_dead_mounts_left_and_nobody_wants(cli: Cli, stored: Path) -> None:
+    folder = stored.parent.parent / "incoming" / STAGED
+    left = Staging(folder=folder, user="alice")
+    old, young = left.create("old"), left.create("young")
+    old.write_at(0, DATA)
+    young.write_at(0, DATA)
+    os.utime(next(folder.glob(f"*/{old.key}")), (0, 0))
+    assert json.loads(cli("gc", "--json").out)["staged"] == 0
+    left.close()
+    assert "1 of the files that mounts had left were too old" in cli("gc").out
+    assert [path.name for path in folder.glob("*/*.json")] == [f"{young.key}.json"]
 
 
 def test_the_registry_is_made_once(cli: Cli, home: Path) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from glancefs.context import RequestContext
+from glancefs.images import utc_now
+from glancefs.locks import Locks
 from tests.support.rawhttp import RawClient
 from tests.support.rest import KERNEL, OCTETS, PUBLIC, MakeRest, OverHttp, Rest, basic
 
@@ -272,3 +275,23 @@ def test_a_download_under_way_finishes_though_the_image_is_deleted(make_rest: Ma
         assert rest("DELETE", "/images/1").status == 200
         assert rest("GET", "/images/1").status == 404
         assert first + client.exactly(len(data) - 1000) == data
+
+
+def test_what_a_webdav_client_locked_is_not_changed(rest: Rest) -> None:
+    rest.add(KERNEL | {"x-image-meta-name": "folder/a"})
+    locks = Locks(registry=rest.registry, clock=utc_now)
+    alice = RequestContext(user="alice")
+    lock = locks.acquire(alice, "folder", guards="alice", is_deep=True)
+    for reply in (
+        rest("PUT", "/images/1", {"x-image-meta-name": "renamed"}),
+        rest("DELETE", "/images/1"),
+        rest("POST", "/images/", KERNEL | {"x-image-meta-name": "folder/b"}),
+        rest("POST", "/images/", KERNEL | OCTETS | {"x-image-meta-name": "folder/c"}, b"data"),
+    ):
+        assert (reply.status, reply.json["type"]) == (423, "urn:glancefs:error:locked")
+        assert reply.json["detail"].startswith("'folder' is locked by alice until ")
+    assert rest("GET", "/images/1").status == 200
+    # Of a private image, and of the lock on it, others learn nothing.
+    assert rest("DELETE", "/images/1", user="bob").status in {403, 404}
+    locks.release(alice, lock.token)
+    assert rest("DELETE", "/images/1").status == 200

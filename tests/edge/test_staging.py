@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from glancefs.errors import ImmutableImage, StoreFull, StoreUnavailable, UploadTooLarge
 from glancefs.localfile import LocalFile
 from glancefs.model import ImageType
-from glancefs.staging import Said, StagedState, StagedUpload, Staging, hashing
+from glancefs.staging import Said, StagedState, StagedUpload, Staging, hashing, sweep_staged
 from glancefs.stores.file import FileStore
 from glancefs.stores.memory import MemoryStore
 
@@ -255,6 +255,66 @@ def test_a_killed_process_gives_up_its_files(tmp_path: Path) -> None:
     (left,) = staging.recover()
     assert (left.path, left.read_at(0, 9)) == ("a", b"abc")
     staging.close()
+
+
+def age(folder: Path) -> None:
+    """Make everything in there as old as files can be."""
+    for path in folder.rglob("*"):
+        os.utime(path, (0, 0))
+
+
+def test_a_sweep_removes_what_nobody_came_back_for(tmp_path: Path) -> None:
+    dead, alive, late = make(tmp_path), make(tmp_path, user="bob"), make(tmp_path, user="carol")
+    dead.create("a").write_at(0, b"abc")
+    kept = alive.create("b")
+    late.create("c").write_at(0, b"abc")
+    draft = tmp_path / "staged" / f".{'0' * 16}"
+    draft.mkdir()
+    (draft / "lock").touch()
+    dead.close()
+    age(tmp_path)
+    late.create("d").write_at(0, b"abc")
+    late.close()
+    files, size = sweep_staged(tmp_path / "staged")
+    assert (files, size > 0) == (2, True)
+    assert not draft.exists()
+    assert kept.write_at(0, b"abc") == 3
+    alive.forget(kept)
+    alive.close()
+    again = make(tmp_path, user="carol")
+    assert [left.path for left in again.recover()] == ["d"]
+    again.close()
+    age(tmp_path)
+    assert sweep_staged(tmp_path / "staged", keep_for=timedelta(days=1))[0] == 2
+    assert everything_in(tmp_path) == []
+    assert sweep_staged(tmp_path / "staged") == (0, 0)
+    assert sweep_staged(tmp_path / "nowhere") == (0, 0)
+
+
+def test_a_mount_that_begins_beside_sweeps_finds_all_that_was_left(tmp_path: Path) -> None:
+    make(tmp_path).close()
+    first = make(tmp_path)
+    first.create("old").write_at(0, b"abc")
+    age(tmp_path)
+    first.create("young").write_at(0, b"abc")
+    first.close()
+    is_over = False
+
+    def sweeping() -> None:
+        while not is_over:
+            sweep_staged(tmp_path / "staged")
+
+    with ThreadPoolExecutor(2) as pool:
+        sweeps = [pool.submit(sweeping) for _ in range(2)]
+        try:
+            for _ in range(50):
+                again = make(tmp_path)
+                assert [left.path for left in again.recover()] == ["young"]
+                again.close()
+        finally:
+            is_over = True
+        for sweep in sweeps:
+            sweep.result()
 
 
 def test_a_sweep_of_the_store_leaves_staged_files_alone(tmp_path: Path) -> None:

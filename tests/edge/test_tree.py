@@ -107,6 +107,50 @@ def test_namesakes_of_the_longest_names_have_paths_too(core: Core, tree: ImageTr
     assert {read(tree, path) for path in walk(tree)} == {b"first", b"second"}
 
 
+LONG_NAMES = ("a", "f/a", "", "..", "100%", "é" * 127, "a" * 222, "a" * 600)
+
+
+@pytest.mark.parametrize("name", LONG_NAMES, ids=range(len(LONG_NAMES)))
+def test_namesakes_with_the_longest_ids_have_paths_too(core: Core, tree: ImageTree, name: str) -> None:
+    core.post(name, b"first")
+    data = {core.post(name, f"{end}".encode(), id="x" * 254 + end).id: end.encode() for end in "abc"}
+    core.post(name + "!", b"another", id="x" * 254 + "d")
+    walked = {path: entry for path, entry in walk(tree).items() if entry.kind is EntryKind.IMAGE}
+    assert all(len(part.encode()) <= 255 for path in walked for part in path.split("/"))
+    assert sorted(read(tree, path) for path in walked) == [b"a", b"another", b"b", b"c", b"first"]
+    for path in walk(tree, ".glance/by-type/raw"):
+        target = posixpath.normpath(posixpath.join(".glance/by-type/raw", tree.read_link(tree.lookup(path))))
+        assert tree.lookup(target).image is not None
+    for image_id, content in data.items():
+        target = posixpath.normpath(f".glance/by-id/{tree.read_link(tree.lookup(f'.glance/by-id/{image_id}'))}")
+        assert read(tree, target) == content
+        assert json.loads(tree.read_document(tree.lookup(f".glance/json/{image_id}")))["id"] == image_id
+    tree.remove(target)
+    with pytest.raises(PathNotFound):
+        tree.lookup(target)
+
+
+@pytest.mark.parametrize("length", [1, 120, 254, 255])
+def test_nobody_can_take_all_places_of_a_namesake(core: Core, tree: ImageTree, length: int) -> None:
+    core.post("a" * 250, b"first")
+    second = core.post("a" * 250, b"second", id="x" * length)
+    for _ in range(5):
+        (place,) = [path for path, entry in walk(tree).items() if entry.image and entry.image.id == second.id]
+        core.post(name_of(place), b"in the way", BOB, is_public=True)
+    assert sorted(read(tree, path) for path in walk(tree)) == [b"first", *[b"in the way"] * 5, b"second"]
+    for absent in (
+        "~",
+        "~x",
+        "a~",
+        "~~" + "0" * 32,
+        "a~~" + "0" * 32,
+        ".glance~~" + "0" * 32,
+        "a" * 221 + "~~" + "0" * 32,
+    ):
+        with pytest.raises(PathNotFound):
+            tree.lookup(absent)
+
+
 def test_a_folder_keeps_the_plain_name(core: Core, tree: ImageTree) -> None:
     image = core.post("a", b"image")
     core.post("a/b")
@@ -298,3 +342,13 @@ def test_a_number_of_a_file_stays_the_same_on_every_mount(core: Core, tree: Imag
     tree.rename("a", "b")
     assert core.tree(BOB).lookup("").ino == tree.lookup("").ino
     assert tree.lookup("b").ino == before
+
+
+def test_an_image_that_has_the_longest_name_of_a_namesake_hides_nobody(core: Core, tree: ImageTree) -> None:
+    name = "x" * 254
+    core.post(name, b"first")
+    second = core.post(name, b"second")
+    core.post(f"{'x' * (254 - len(second.id))}~{second.id}", b"third")
+    paths = set(walk(tree))
+    assert len(paths) == 3
+    assert {read(tree, path) for path in paths} == {b"first", b"second", b"third"}

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GRUB = Path("/usr/lib/grub-rescue/grub-rescue-cdrom.iso")
 KEYSTONE = ROOT / ".cache/keystone/bin/python"
 """The interpreter of an environment that holds a whole Keystone."""
+SWIFT = ROOT / ".cache" / "swift"
 NETBOOT = Path("/usr/lib/debian-installer/images/12/amd64/text/debian-installer/amd64")
 
 
@@ -95,10 +96,19 @@ CAPABILITIES = registered(
         Capability(name="root", present=lambda: os.geteuid() == 0, source="a run as root"),
         _command("rsync", "rsync"),
         _command("stress-ng", "stress-ng"),
+        Capability(
+            name="swift",
+            present=(SWIFT / "bin" / "swift-proxy-server").is_file,
+            source="requirements-swift.lock, which `make setup-test` installs",
+        ),
         Capability(name="vim", present=lambda: tool("vim.tiny") is not None, source="Debian package vim-tiny"),
         _command("xorriso", "xorriso"),
     ]
 )
+
+
+SHARED = ("keystone", "swift", "mariadb", "postgresql")
+"""Capabilities that are servers which take seconds to start, and serve all tests of a process."""
 
 
 def refuse_or_skip(missing: Iterable[Capability], *, in_ci: bool) -> None:
@@ -134,9 +144,15 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Stop at a misspelt capability before any test has run."""
+    """Stop at a misspelt capability before any test has run, and keep together what shares something dear.
+
+    Where a run is divided among processes (pytest-xdist), the tests of one module stay in one of them, and so do all
+    that need the same one of `SHARED`.
+    """
     for item in items:
-        needed(item)
+        names = {capability.name for capability in needed(item)}
+        group = next((name for name in SHARED if name in names), None) or item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

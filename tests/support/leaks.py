@@ -25,6 +25,8 @@ import pytest
 # Not GLANCEFS_...: those are options, and unknown options are refused.
 MARK = "PYTEST_RUN_OF_GLANCEFS"
 MARK_FILE = ".glancefs-test-run"
+WORKERS = "pytest-of-*/pytest-*/popen-*"
+"""Where the processes work among which a run is divided (pytest-xdist); each of them is a run of its own."""
 GRACE_SECONDS = 2.0
 
 
@@ -104,7 +106,7 @@ def clear_away_dead_runs(temporary: Path) -> list[str]:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-    for mark in temporary.glob(f"pytest-of-*/pytest-*/{MARK_FILE}"):
+    for mark in [*temporary.glob(f"pytest-of-*/pytest-*/{MARK_FILE}"), *temporary.glob(f"{WORKERS}/{MARK_FILE}")]:
         try:
             dead = Run.parse(mark.read_text())
         except OSError:

@@ -9,15 +9,18 @@ Threading: belongs to one test.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
 from glancefs.context import RequestContext
+from glancefs.dead_properties import DeadProperties
 from glancefs.errors import PathNotFound
 from glancefs.folders import Folders
 from glancefs.images import Images, utc_now
+from glancefs.locks import Locks
 from glancefs.model import Image, ImageType, NewImage
 from glancefs.registries.sql import SqlRegistry, registry_url
 from glancefs.staging import StagedUpload, Staging
@@ -39,15 +42,20 @@ class Core:
     images: Images
     folders: Folders
     trees: list[ImageTree] = field(default_factory=list)
+    clock: Callable[[], datetime] = utc_now
 
     @classmethod
-    def at(cls, folder: Path, store: Store | None = None, **said: Any) -> Self:
+    def at(
+        cls, folder: Path, store: Store | None = None, *, clock: Callable[[], datetime] = utc_now, **said: Any
+    ) -> Self:
         """Make one, with another store than a folder if that is said."""
         store = store or FileStore(path=folder / "file", sync=False)
         registry = SqlRegistry(url=registry_url(folder), migrate=True)
-        images = Images(registry=registry, stores={store.scheme: store}, default_store=store.scheme, **said)
-        folders = Folders(registry=registry, clock=utc_now)
-        return cls(folder=folder, store=store, registry=registry, images=images, folders=folders)
+        images = Images(
+            registry=registry, stores={store.scheme: store}, default_store=store.scheme, clock=clock, **said
+        )
+        folders = Folders(registry=registry, clock=clock)
+        return cls(folder=folder, store=store, registry=registry, images=images, folders=folders, clock=clock)
 
     def tree(self, context: RequestContext = ALICE, *, is_public: bool | None = None) -> ImageTree:
         """Put a tree on it, as a mount of one user would."""
@@ -55,6 +63,8 @@ class Core:
         tree = ImageTree(
             images=self.images,
             folders=self.folders,
+            locks=Locks(registry=self.registry, clock=self.clock),
+            dead_properties=DeadProperties(registry=self.registry, clock=self.clock),
             staging=Staging(folder=folder, user=context.user),
             context=context,
             documents={"stats": lambda: b"1 2 3\n"},

@@ -17,6 +17,8 @@ from glancefs.errors import ConfigError
 from glancefs.option_table import OPTIONS
 from glancefs.options import Address
 
+SWIFT = "[stores.swift]\nauth_url = 'http://login.example/v3'\n"
+
 
 def loaded(
     tmp_path: Path,
@@ -150,7 +152,21 @@ def test_a_named_file_that_is_missing_is_refused(tmp_path: Path) -> None:
         ("[gateway]\n\nworkrs = 2", "config.toml:3: gateway.workrs is no option; did you mean gateway.workers?"),
         ("listen = 'localhost:1'", "config.toml:1: listen is no option; did you mean gateway.listen?"),
         ("[gatway]\nworkers = 2", "config.toml:1: gatway is no option; did you mean gateway?"),
-        ("[stores.swift]\nkey = 2", "config.toml:1: stores.swift is no option; did you mean stores.file?"),
+        ("[stores.swft]\nkey = 2", "config.toml:1: stores.swft is no option; did you mean stores.swift?"),
+        ("[stores.swift]\nkey = 7", "config.toml:2: stores.swift.key takes text, not that."),
+        (f"{SWIFT}container = 'c'", "config.toml:2: stores.swift.auth_url needs stores.swift.user beside it."),
+        (f"{SWIFT}user = 'u'\nkey = 'k'", "config.toml:2: stores.swift.auth_url needs stores.swift.project beside it."),
+        (
+            f"{SWIFT}application_credential_id = 'i'",
+            "config.toml:3: stores.swift.application_credential_id needs stores.swift.application_credential_secret",
+        ),
+        (
+            f"{SWIFT}application_credential_secret = 's'\nauth_version = 1",
+            "config.toml:4: application credentials need stores.swift.auth_version 3.",
+        ),
+        ("[stores.swift]\nsegment_size = 1", "config.toml:2: stores.swift.segment_size is 1, and the least is 65536."),
+        ("[stores.s3]\nsecret_key = 's'", "config.toml:2: stores.s3.secret_key needs stores.s3.access_key beside it."),
+        ("[stores.s3]\npart_size = '1M'", "config.toml:2: stores.s3.part_size is 1048576, and the least is 5242880."),
         ("[gateway]\nworkers = '2'", "config.toml:2: gateway.workers takes a whole number from 1, not '2'."),
         ("gateway.workers = true", "config.toml:1: gateway.workers takes a whole number from 1, not true."),
         ("[gateway]\nworkers = 0", "config.toml:2: gateway.workers takes a whole number from 1, not 0."),
@@ -167,7 +183,10 @@ def test_a_named_file_that_is_missing_is_refused(tmp_path: Path) -> None:
         ("[gateway]\npublic_url = 'images.example'", "config.toml:2: gateway.public_url takes a URL"),
         ("[auth]\nadmins = 'ann'", "config.toml:2: auth.admins takes a list of names, not 'ann'."),
         ("data = ''", "config.toml:1: data takes a path, not ''."),
-        ("default_store = 'swift'", "config.toml:1: default_store is 'swift', but there is file only."),
+        (
+            "default_store = 'swift'",
+            "config.toml:1: default_store is 'swift', but there is file only; stores.swift.auth_url is not set.",
+        ),
         ("[gateway]\ntls_cert = 'c.pem'", "config.toml:2: gateway.tls_cert needs gateway.tls_key beside it."),
         ("a b", "config.toml is not TOML: "),
     ],
@@ -224,3 +243,14 @@ def test_credentials_are_read_and_not_shown() -> None:
     remote = remote_from_environment({"GLANCEFS_URL": "http://h", "GLANCEFS_USER": "ann", "GLANCEFS_PASSWORD": "s3"})
     assert (remote.url, remote.user, remote.password, remote.token) == ("http://h", "ann", "s3", None)
     assert "s3" not in repr(remote)
+
+
+def test_several_stores_can_be_configured_and_what_is_secret_is_never_shown(tmp_path: Path) -> None:
+    content = f"default_store = 'swift'\n{SWIFT}user = 'u'\nkey = 'hidden'\nproject = 'p'\n"
+    content += "[stores.s3]\nbucket = 'b'\naccess_key = 'a'\nsecret_key = 'hidden'"
+    config = loaded(tmp_path, content)
+    assert list(config.stores.configured()) == ["file", "swift", "s3"]
+    assert (config.stores.swift.key, config.stores.s3.secret_key) == ("hidden", "hidden")
+    shown = {setting.option.key: setting.text for setting in describe(config)}
+    assert (shown["stores.swift.key"], shown["stores.s3.secret_key"]) == ("***", "***")
+    assert "hidden" not in f"{shown} {config!r}"

@@ -32,6 +32,7 @@ def test_no_errno_says_that_an_operation_is_unknown() -> None:
         (errors.InvalidPath, errno.EINVAL),
         (errors.ImageNotFound, errno.ENOENT),
         (errors.StaleImage, errno.EBUSY),
+        (errors.Locked, errno.EBUSY),
         (errors.StoreFull, errno.ENOSPC),
         (errors.RegistryUnavailable, errno.EIO),
         (errors.FolderNotEmpty, errno.ENOTEMPTY),

@@ -82,6 +82,25 @@ def test_namesakes(mounted: Mount) -> None:
     assert (mounted / f"same~{ids[2]}").read_bytes() == b"local2"
 
 
+@pytest.mark.promise(
+    "An identifier that leaves no room for that is replaced by its digest, as `NAME~~DIGEST`: every image has a path."
+)
+def test_namesakes_with_long_identifiers(mounted: Mount) -> None:
+    with mounted.core() as core:
+        for image_id in ("first", "x" * 254, "y" * 255):
+            new = NewImage(name="same", type=ImageType.RAW, id=image_id)
+            core.images.add(LOCAL, new, io.BytesIO(image_id.encode()))
+    eventually(lambda: len(list(mounted.point.iterdir())) == 3)
+    digested = re.compile(r"same~~[0-9a-f]{32}")
+    (name,) = [path.name for path in mounted.point.iterdir() if digested.fullmatch(path.name)]
+    assert (mounted / name).read_bytes() == b"y" * 255
+    assert (mounted / f"~{'x' * 254}").read_bytes() == b"x" * 254
+    assert str((mounted / ".glance" / "by-id" / ("y" * 255)).readlink()) == f"../../{name}"
+    mounted.run("cp", mounted / name, mounted.data / "copy")
+    mounted.run("mv", name, "other")
+    assert mounted.image("other").id == "y" * 255
+
+
 @pytest.mark.promise("Folders that were made by hand are there for every mount, and empty ones stay.")
 def test_folders(mounts: Mounts) -> None:
     here, there = mounts.mount(), mounts.mount()
