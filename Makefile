@@ -15,7 +15,7 @@ PINNED = $(PIP) install --require-hashes --no-build-isolation --only-binary :all
 MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
-TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git grub-rescue-pc openssl qemu-system-x86 qemu-utils \
+TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git grub-rescue-pc iproute2 openssl qemu-system-x86 qemu-utils \
     rsync stress-ng vim-tiny xorriso
 # What the benchmarks use besides: generators of load, and a way to switch syncing off.
 BENCH_PACKAGES := apache2-utils bindfs eatmydata rclone wrk

@@ -28,6 +28,55 @@ class Trouble(Enum):
     HANG = "hang"
 
 
+class Relay:
+    """Passes bytes on from an address to another, both ways, as they come; a context manager."""
+
+    def __init__(self, *, listen: str, target: tuple[str, int]) -> None:
+        self._listener = socket.create_server((listen, 0))
+        self._target = target
+        self._open: set[socket.socket] = set()
+
+    @property
+    def port(self) -> int:
+        """The port on which it listens."""
+        return int(self._listener.getsockname()[1])
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for one in list(self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+            except OSError:
+                return
+            self._open |= {client, server}
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=self._pass_on, args=[source, sink], daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(1 << 18):
+                sink.sendall(piece)
+        # Either end ends both: neither HTTP nor its clients use half of a connection.
+        for one in (source, sink):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+            self._open.discard(one)
+
+
 class Proxy:
     """A proxy in front of the server at a URL; a context manager. Closes each connection after trouble."""
 
