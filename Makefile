@@ -8,23 +8,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 CODE := glancefs gateway mount_helpers tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
-# pyfuse3 comes as source; it is built with what requirements-build.lock put into the environment, not with what pip would choose.
-PINNED = $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pyfuse3 --requirement $(1)
+# pyfuse3 and WsgiDAV come as source, built with what requirements-build.lock put there, not with what pip would choose.
+PINNED = $(PIP) install --require-hashes --no-build-isolation --only-binary :all: --no-binary pyfuse3,wsgidav --requirement $(1)
 
 # What pyfuse3 is built with, and what mounts for users who are not root.
 MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
-TEST_PACKAGES := attr curl debian-installer-12-netboot-amd64 fio git grub-rescue-pc iproute2 openssl qemu-system-x86 qemu-utils \
-    rsync stress-ng vim-tiny xorriso
+TEST_PACKAGES := attr btrfs-progs cadaver curl davfs2 dbus debian-installer-12-netboot-amd64 fio git grub-rescue-pc \
+    gvfs-backends iproute2 libglib2.0-bin litmus openssl qemu-system-x86 qemu-utils rclone rsync stress-ng vim-tiny xfsprogs xorriso
 # What the benchmarks use besides: generators of load, and a way to switch syncing off.
-BENCH_PACKAGES := apache2-utils bindfs eatmydata rclone wrk
-# The peer of the benchmarks is unpacked here, not installed, so that no web server starts on this machine.
-BENCH_PEER := .cache/nginx/usr/sbin/nginx
+BENCH_PACKAGES := apache2-utils bindfs eatmydata wrk
+# The peers of the benchmarks are unpacked here, not installed, so that no web server starts on this machine.
+BENCH_PEERS := .cache/nginx/.unpacked .cache/apache/.unpacked
 
 # The Keystone that the tests start lives in an environment of its own, since it pins what we do not.
 KEYSTONE := .cache/keystone
-# The Swift that the tests start lives in an environment of its own, since it pins what we do not.
+# And so does their Swift.
 SWIFT := .cache/swift
 
 # $(call apt,PACKAGES): install Debian packages as root or through sudo; one plain sentence where that cannot be.
@@ -73,7 +73,7 @@ lint: setup-test ## ruff, mypy and the import contracts
 format: setup-test ## fix what ruff can fix
 	@$(BIN)/ruff check --fix --quiet $(CODE); $(BIN)/ruff format $(CODE)
 
-bench: setup-test bench-packages $(BENCH_PEER) ## measure speed beside real peers
+bench: setup-test bench-packages $(BENCH_PEERS) ## measure speed beside real peers
 	@$(BIN)/pytest -m bench -s $(ARGS) tests/bench
 
 soak: setup-test ## run the tests that take minutes
@@ -87,8 +87,8 @@ lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of e
 	        --output-file requirements-test.lock && \
 	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --constraint requirements-test.lock --output-file requirements.lock && \
 	    $$compile --group build --constraint requirements-test.lock --output-file requirements-build.lock && \
-	    $$compile --group swift-server --output-file requirements-swift.lock && \
-	    $$compile --group keystone-server --output-file requirements-keystone.lock
+	    $$compile --group keystone-server --output-file requirements-keystone.lock && \
+	    $$compile --group swift-server --output-file requirements-swift.lock
 
 clean: ## remove everything that was made here
 	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
@@ -141,5 +141,8 @@ test-packages:
 bench-packages:
 	@$(call install-missing,$(BENCH_PACKAGES))
 
-$(BENCH_PEER):
-	@mkdir -p .cache/nginx && cd .cache/nginx && apt-get download -qq nginx 2>/dev/null && dpkg-deb -x nginx_*.deb .
+.cache/nginx/.unpacked: PACKAGES := nginx libnginx-mod-http-dav-ext
+.cache/apache/.unpacked: PACKAGES := apache2-bin
+$(BENCH_PEERS):
+	@mkdir -p $(@D) && cd $(@D) && apt-get download -qq $(PACKAGES) 2>/dev/null && \
+	    for package in *.deb; do dpkg-deb -x $$package . || exit; done && touch $(@F)

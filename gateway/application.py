@@ -18,13 +18,25 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.auth import Authenticator
+from gateway.dav.door import PREFIX as DAV_PREFIX
+from gateway.dav.door import DavDoor
 from gateway.health import Health
 from gateway.metrics import MetricsPage
 from gateway.origin import Origin
 from gateway.problems import internal_problem, method_not_allowed, not_found, problem_of, problem_response
 from gateway.rest.door import ROUTES as REST_ROUTES
 from gateway.root import DoorSign, root
-from gateway.wsgi import ROUTE_KEY, STATUS_LINES, USER_KEY, Request, Response, no_content, whole
+from gateway.wsgi import (
+    BASE_URL_KEY,
+    CONTEXT_KEY,
+    ROUTE_KEY,
+    STATUS_LINES,
+    USER_KEY,
+    Request,
+    Response,
+    no_content,
+    whole,
+)
 from glancefs import __version__
 from glancefs.errors import Forbidden, GlancefsError, NotAuthenticated
 
@@ -35,12 +47,15 @@ _log = logging.getLogger(__name__)
 
 ROUTES: Final = (*REST_ROUTES, "root", "healthcheck", "metrics", "dav")
 """The names of all routes, for the metrics."""
-CONTEXT_KEY: Final = "glancefs.context"
-"""Where in the environ a mounted door finds who asks."""
 
 IMAGES_SIGNS: Final = (
     DoorSign(name="images", path="/images/", about="The images API: metadata and data over REST."),
     DoorSign(name="v1", path="/v1/", about="The same API for clients of Glance's version 1."),
+)
+_DAV_SIGN: Final = DoorSign(
+    name="dav",
+    path=f"{DAV_PREFIX}/",
+    about="The images as files and folders: for WebDAV clients, and for this browser.",
 )
 _PAGE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 
@@ -65,8 +80,9 @@ class Application:
     """The doors of one process behind one WSGI callable.
 
     ``door`` answers what it owns, and ``signs`` are what the root page says of it. ``mounted`` holds further doors by
-    their prefix (``/dav``), each with its sign on the root page; what is under the prefix is theirs. ``public_url`` is
-    what the URIs in answers begin with, where the Host of a request is not to say.
+    their prefix, each with its sign on the root page; what is under the prefix is theirs. ``dav`` is the WebDAV door,
+    which answers for the server's own root too where only WebDAV asks. ``public_url`` is what the URIs in answers begin
+    with, where the Host of a request is not to say.
     """
 
     def __init__(
@@ -78,6 +94,7 @@ class Application:
         metrics: MetricsPage,
         public_url: str | None = None,
         signs: Sequence[DoorSign] = IMAGES_SIGNS,
+        dav: DavDoor | None = None,
         mounted: Mapping[str, tuple[WSGIApplication, str]] | None = None,
     ) -> None:
         self._door = door
@@ -85,9 +102,13 @@ class Application:
         self._health = health
         self._metrics = metrics
         self._origin = Origin(public_url=public_url)
+        self._dav = dav
         self._mounted = {prefix: door for prefix, (door, _) in (mounted or {}).items()}
+        if dav is not None:
+            self._mounted[DAV_PREFIX] = dav
         self._signs: Sequence[DoorSign] = (
             *signs,
+            *((_DAV_SIGN,) if dav is not None else ()),
             *(
                 DoorSign(name=prefix.strip("/"), path=f"{prefix}/", about=about)
                 for prefix, (_, about) in (mounted or {}).items()
@@ -122,11 +143,19 @@ class Application:
         body: Any = response.body
         return body  # type: ignore[no-any-return]  # pieces may be slices of files, which our server knows
 
+    def close(self) -> None:
+        """Let go of what the doors hold, when the last request is answered."""
+        if self._dav is not None:
+            self._dav.close()
+
     def _respond(self, request: Request) -> Response:
         if self._door.owns(request.path):
             self._identify(request)
             return self._door.respond(request)
         page = self._pages.get(request.path) or self._pages.get(request.path.removesuffix("/"))
+        if self._dav is not None and request.path in {"", "/"} and self._dav.answers_root(request.method):
+            request.environ[ROUTE_KEY] = "dav"
+            return self._dav.at_root(request)
         if page is None:
             if request.path == "*" and request.method == "OPTIONS":
                 return no_content([("Allow", "GET, HEAD, POST, PUT, DELETE, OPTIONS")])
@@ -156,6 +185,7 @@ class Application:
     def _enter(self, prefix: str, request: Request, start_response: StartResponse) -> Iterable[bytes]:
         self._identify(request)
         environ = request.environ
+        environ[BASE_URL_KEY] = self._origin.of(environ)
         environ[CONTEXT_KEY] = request.context
         environ[ROUTE_KEY] = prefix.strip("/")
         environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + prefix

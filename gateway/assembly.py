@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from gateway.application import ROUTES, Application
 from gateway.auth import Authenticator, HtpasswdAuth, NoAuth
+from gateway.dav.door import DavDoor
 from gateway.health import Health
 from gateway.metrics import Metrics, MetricsPage
 from gateway.passwords import PasswordFile, RememberedPasswords
@@ -19,7 +20,7 @@ from gateway.registry.door import Clocked, RegistryDoor
 from gateway.registry.guard import TokenAuth
 from gateway.rest.door import RestDoor
 from gateway.root import DoorSign
-from glancefs.assembly import Assembly
+from glancefs.assembly import Assembly, Trees
 from glancefs.config import AuthConfig, GatewayConfig
 from glancefs.errors import ConfigError
 from glancefs.registries.base import ServedRegistry
@@ -32,12 +33,23 @@ def make_metrics(config: GatewayConfig) -> Metrics:
 
 def make_application(core: Assembly, *, metrics: Metrics) -> Application:
     """Give the application over a core, as the core's configuration says."""
+    authenticator = make_authenticator(core.config.auth)
+    dav = None
+    if core.config.gateway.dav:
+        dav = DavDoor(
+            trees=Trees(core),
+            challenge=authenticator.challenge,
+            takes_anonymous=core.config.gateway.dav_anonymous,
+            uploads=metrics.upload,
+        )
+    health = Health(registry=core.registry, stores=core.stores)
     return Application(
         door=RestDoor(images=core.images, uploads=metrics.upload),
-        authenticator=make_authenticator(core.config.auth),
-        health=Health(registry=core.registry, stores=core.stores),
-        metrics=MetricsPage(metrics=metrics, registry=core.registry),
+        authenticator=authenticator,
+        health=health,
+        metrics=MetricsPage(metrics=metrics, registry=core.registry, health=health),
         public_url=core.config.gateway.public_url,
+        dav=dav,
     )
 
 
@@ -48,11 +60,12 @@ def make_registry_metrics(*, workers: int) -> Metrics:
 
 def make_registry_application(registry: ServedRegistry, *, token: str | None, metrics: Metrics) -> Clocked:
     """Give the application that serves a registry to who presents the token."""
+    health = Health(registry=registry, stores={})
     application = Application(
         door=RegistryDoor(registry=registry),
         authenticator=TokenAuth(token=token),
-        health=Health(registry=registry, stores={}),
-        metrics=MetricsPage(metrics=metrics, registry=registry),
+        health=health,
+        metrics=MetricsPage(metrics=metrics, registry=registry, health=health),
         signs=[DoorSign(name="registry", path="/images/", about="The images' metadata, for other servers and mounts.")],
     )
     return Clocked(application)

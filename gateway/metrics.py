@@ -25,15 +25,19 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from gateway.counters import SharedNumbers
+from gateway.health import FINE, Health
 from glancefs.errors import GlancefsError
 from glancefs.registries.base import Holdings, Registry
 
 _log = logging.getLogger(__name__)
 
-METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PROPFIND", "MOVE", "other")
+METHODS: Final = (
+    *("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PROPFIND", "PROPPATCH", "MKCOL", "COPY", "MOVE", "LOCK"),
+    *("UNLOCK", "other"),
+)
 STATUSES: Final = (
     *("200", "201", "204", "206", "207", "301", "302", "304", "400", "401", "403", "404", "405", "408", "409", "412"),
-    *("413", "414", "416", "417", "423", "431", "500", "501", "503", "505", "507", "none", "other"),
+    *("413", "414", "415", "416", "417", "423", "431", "500", "501", "503", "505", "507", "none", "other"),
 )
 """``none``: the connection ended before there was an answer."""
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0)
@@ -139,10 +143,13 @@ class Metrics:
 class MetricsPage:
     """The page that Prometheus reads."""
 
-    def __init__(self, *, metrics: Metrics, registry: Registry, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, metrics: Metrics, registry: Registry, health: Health, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Families(metrics))
         self._registry.register(_Kept(registry, clock))
+        self._registry.register(_Stores(health))
 
     def render(self, accept: str | None) -> tuple[str, bytes]:
         """Give the page's media type and the page, in the form that the caller prefers."""
@@ -160,6 +167,24 @@ class _Families(Collector):
     def describe(self) -> Iterable[Metric]:
         # Without this, registering collects once for the names.
         return ()
+
+
+class _Stores(Collector):
+    """How the stores are, as ``/healthcheck`` tells it."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        up = GaugeMetricFamily("glancefs_store_up", "Whether the store answers and takes images.", labels=("store",))
+        for part, state in self._health.report().parts.items():
+            kind, _, name = part.partition(" ")
+            if kind == "store":
+                up.add_metric([name], 1 if state == FINE else 0)
+        yield up
 
 
 class _Kept(Collector):

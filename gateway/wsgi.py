@@ -25,6 +25,10 @@ ROUTE_KEY: Final = "glancefs.route"
 """Where in the environ the application leaves the name of the route, for the access log and the metrics."""
 USER_KEY: Final = "glancefs.user"
 """Where in the environ the application leaves the name of who asks, for the access log."""
+CONTEXT_KEY: Final = "glancefs.context"
+"""Where in the environ a mounted door finds who asks."""
+BASE_URL_KEY: Final = "glancefs.base_url"
+"""Where in the environ a mounted door finds what the URIs in answers begin with."""
 HEADERS_KEY: Final = "glancefs.header_fields"
 """Where in the environ the server leaves the headers as they came: pairs of name and value in bytes.
 

@@ -9,6 +9,7 @@ Threading: an assembly is made once per process, after any fork, and then shared
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,15 +27,21 @@ from glancefs.model import ImageStatus
 from glancefs.registries.base import Registry, ServedRegistry
 from glancefs.registries.remote import RemoteRegistry
 from glancefs.registries.sql import SqlRegistry
-from glancefs.staging import Staging, sweep_staged
+from glancefs.staging import SharedArea, Staging, sweep_shared, sweep_staged
 from glancefs.stores.base import Store, Swept
 from glancefs.stores.owner import Owner
 from glancefs.storing import make_stores
 from glancefs.sweep import sweep
 from glancefs.tree import ImageTree
+from glancefs.tree.begun import Begun
+from glancefs.tree.share import SharedTree
+from glancefs.tree.shared import SharedOverlay
 
 STAGED: Final = "staged"
 """The folder of files that are not yet images, beside the uploads of the store that they are for."""
+
+SHARED: Final = "shared"
+"""The folder of files that are not yet images, of the doors whose requests come to any process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,15 +181,51 @@ def assemble_tree(
     return tree
 
 
+class Trees:
+    """Trees for a door whose requests are of many users: one for each request, made from what they share."""
+
+    def __init__(self, core: Assembly) -> None:
+        config = core.config
+        self._core: Final = core
+        self._max_upload: Final = config.gateway.max_upload
+        self._area: Final = SharedArea(folder=_shared_folder(core), max_upload=self._max_upload)
+        self._since: Final = time.time_ns()
+
+    def of(self, context: RequestContext, *, public_url: str) -> SharedTree:
+        """Give the tree of a caller; a context manager, to be left when the request is answered."""
+        files = self._area.of(context.user)
+        return SharedTree(
+            images=self._core.images,
+            folders=self._core.folders,
+            staging=files,
+            context=context,
+            documents={},
+            locks=self._core.locks,
+            dead_properties=self._core.dead_properties,
+            public_url=public_url,
+            max_upload=self._max_upload,
+            begun=Begun(overlay=SharedOverlay(files=files), since=self._since),
+        )
+
+    def close(self) -> None:
+        """Let go of threads."""
+        self._area.close()
+
+
 def clear_up(core: Assembly) -> Swept:
     """Take back what dead processes left: uploads, data that no image names, and staged files that are old.
 
     Safe beside living ones. Raises RegistryUnavailable, StoreUnavailable.
     """
     files, size = sweep_staged(_staged_folder(core))
+    shared, shared_size = sweep_shared(_shared_folder(core))
     swept = sweep(registry=core.registry, stores=core.stores)
-    return replace(swept, staged=files, size=swept.size + size)
+    return replace(swept, staged=files + shared, size=swept.size + size + shared_size)
 
 
 def _staged_folder(core: Assembly) -> Path:
     return (core.stores[core.config.default_store].staging_folder or core.config.data) / STAGED
+
+
+def _shared_folder(core: Assembly) -> Path:
+    return _staged_folder(core).with_name(SHARED)

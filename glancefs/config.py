@@ -43,6 +43,8 @@ class GatewayConfig:
     workers: int
     tls_cert: Path | None
     tls_key: Path | None
+    dav: bool
+    dav_anonymous: bool
     max_upload: int | None
     max_uploads: int
     max_downloads: int

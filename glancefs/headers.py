@@ -77,7 +77,7 @@ def header_text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return value.strftime(TIME_FORMAT)
+        return value.isoformat(" ", "seconds")[:19]
     return str(value)
 
 

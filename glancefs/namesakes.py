@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from hashlib import sha256
+from itertools import chain
 from typing import Final
 
 from glancefs.paths import MAX_COMPONENT, cut, join, split
@@ -35,7 +36,7 @@ _OTHER_SUFFIX: Final = "~json"
 def namesake_paths(path: str, image_id: str) -> Iterator[str]:
     """Give the paths for an image that does not get the path of its name, from the first choice to the last resort."""
     folder, name = split(path)
-    yield from (join(folder, other) for other in (*_with_id(name, image_id), *_with_digest(name, image_id)))
+    yield from (join(folder, other) for other in chain(_with_id(name, image_id), _with_digest(name, image_id)))
 
 
 def said_id(component: str) -> str | None:

@@ -84,6 +84,18 @@ OPTIONS: Final = (
         about="The certificate and its chain, PEM. With tls_key it makes the server speak HTTPS.",
     ),
     Option(key="gateway.tls_key", kind=kinds.PATH, about="The certificate's private key, PEM."),
+    Option(
+        key="gateway.dav",
+        kind=kinds.BOOLEAN,
+        default=True,
+        about="Whether the images are served as files over WebDAV, below /dav/.",
+    ),
+    Option(
+        key="gateway.dav_anonymous",
+        kind=kinds.BOOLEAN,
+        default=True,
+        about="Whether WebDAV shows what is public to those who don't log in; else it asks everybody to.",
+    ),
     Option(key="gateway.max_upload", kind=kinds.SIZE, about="The largest image that is taken; unset, any."),
     Option(
         key="gateway.max_uploads",

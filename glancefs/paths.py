@@ -33,6 +33,8 @@ RESERVED: Final = ".glance"
 MAX_COMPONENT: Final = 255
 """In bytes of UTF-8."""
 
+# Names in which nothing can need an escape, as nearly all are.
+_ORDINARY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._ -]*(?:/[A-Za-z0-9_][A-Za-z0-9._ -]*)*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # What reads like an escape, however often its "%" was escaped already.
@@ -52,6 +54,8 @@ def path_of(name: str) -> str:
 
     Raises InvalidPath for text with lone surrogates, which is no Unicode text.
     """
+    if len(name) <= MAX_COMPONENT and _ORDINARY.fullmatch(name):
+        return name
     if _SURROGATE.search(name):
         raise InvalidPath("The name is not text: it holds bytes that are no UTF-8.", field="name")
     pieces: list[str] = []

@@ -151,7 +151,7 @@ STORE_OPTIONS: Final = (
     Option(
         key="stores.swift.segment_size",
         kind=kinds.SIZE,
-        default=16 * 1024 * 1024,
+        default=32 * 1024 * 1024,
         about="Into segments of how many bytes images are cut; each upload holds up to three in memory.",
     ),
     *_of_every_network("swift"),
@@ -173,7 +173,7 @@ STORE_OPTIONS: Final = (
     Option(
         key="stores.s3.part_size",
         kind=kinds.SIZE,
-        default=16 * 1024 * 1024,
+        default=32 * 1024 * 1024,
         about="Into parts of how many bytes images are cut; each upload holds up to three in memory.",
     ),
     Option(

@@ -18,6 +18,7 @@ pytest_plugins = [
     "tests.support.mounting",
     "tests.support.cli",
     "tests.support.rest",
+    "tests.support.dav",
     "tests.support.swift",
 ]
 

@@ -1,27 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data of images on their way in and out of HTTP.
+"""The data of images on their way in over REST.
 
-Answers for telling whether a request brings data, and of which length (seed checklist, statement 22), and for the
-bodies of answers that carry data (statements 10 and 11). The server sends slices of real files without copying them.
+Answers for telling whether a request brings data, and of which length (seed checklist, statement 22).
 
 Threading: a body belongs to one request.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
 
-from gateway.http.sendfile import FileSlice
+from gateway.bodies import DATA_TYPE
 from gateway.rest.dialect import Dialect
-from gateway.rest.ranges import ByteRange
 from gateway.wsgi import Request
 from glancefs.errors import InvalidRequest
-from glancefs.reader import ImageReader
 from glancefs.stores.base import Source
-
-DATA_TYPE: Final = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,24 +53,3 @@ class NoData:
         """Be at the end."""
         del buffer
         return 0
-
-
-class ImageBody:
-    """The body of an answer with an image's data; closing it lets go of them."""
-
-    def __init__(self, reader: ImageReader, pieces: Iterable[bytes | ByteRange]) -> None:
-        self._reader = reader
-        self._pieces = pieces
-
-    def __iter__(self) -> Iterator[bytes | FileSlice]:
-        for piece in self._pieces:
-            if isinstance(piece, bytes):
-                yield piece
-            elif self._reader.file is not None:
-                yield FileSlice(self._reader.file, piece.start, piece.stop)
-            else:
-                yield from self._reader.iter(piece.start, piece.stop)
-
-    def close(self) -> None:
-        """Let go of the data."""
-        self._reader.close()

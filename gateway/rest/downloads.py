@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 
+from gateway.bodies import DATA_TYPE, ImageBody
+from gateway.conditions import failed_condition, range_applies
 from gateway.problems import Problem, problem_response
-from gateway.rest.bodies import DATA_TYPE, ImageBody
-from gateway.rest.conditions import failed_condition, range_applies
+from gateway.ranges import ByteRange, Multipart, wanted_ranges
 from gateway.rest.dialect import Dialect
-from gateway.rest.ranges import ByteRange, Multipart, wanted_ranges
 from gateway.rest.representations import etag_of, last_modified, meta_headers
 from gateway.wsgi import Request, Response
 from glancefs.images import Images

@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager
 from http import HTTPStatus
 from typing import Final
 
+from gateway.conditions import failed_condition
 from gateway.rest.bodies import NoData, Upload, upload_of
-from gateway.rest.conditions import failed_condition
 from gateway.rest.dialect import Dialect
 from gateway.rest.downloads import precondition_failed
 from gateway.rest.fields import (

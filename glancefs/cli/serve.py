@@ -84,6 +84,7 @@ class _Serving:
                 _try(store)
         self.metrics: Metrics = make_metrics(config.gateway)
         self._core: Assembly | None = None
+        self._application: Application | None = None
         self._sweep: FirstSweep | None = None
         # One byte for all processes: whoever gets it sweeps.
         self._turn, end = os.pipe()
@@ -100,10 +101,13 @@ class _Serving:
         if os.read(self._turn, 1):
             self._sweep = FirstSweep(core)
             self._sweep.begin()
-        return make_application(core, metrics=self.metrics)
+        self._application = make_application(core, metrics=self.metrics)
+        return self._application
 
     def stop(self) -> None:
         """Let go of what this process has."""
+        if self._application is not None:
+            self._application.close()
         if self._sweep is not None:
             self._sweep.stop()
         if self._core is not None:
@@ -158,7 +162,10 @@ def _announce(config: Config, url: str) -> None:
     public = config.gateway.public_url
     if public:
         lines.append(f"  known as {public}")
-    lines += [f"  images  {url}/images/", f"  v1      {url}/v1/", *_who(config)]
+    lines += [f"  images  {url}/images/", f"  v1      {url}/v1/"]
+    if config.gateway.dav:
+        lines.append(f"  dav     {url}/dav/")
+    lines += _who(config)
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 

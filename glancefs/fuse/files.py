@@ -22,6 +22,7 @@ from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.finality import Opener, opener_of
 from glancefs.fuse.handles import AnyHandle, ImageHandle, QueuedHandle, StagedHandle, TextHandle
 from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.fuse.mapping import FileMapping
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.replacing import Replacements
 from glancefs.fuse.staged import StagedFile, Writer
@@ -160,7 +161,9 @@ class OpenFiles:
         except ImageNotFound:
             raise self._stale(inode) from None
         if reader.file is not None:
-            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, descriptor=reader.file.fileno())
+            descriptor = reader.file.fileno()
+            mapping = FileMapping.of(descriptor, reader.size)
+            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, descriptor=descriptor, mapping=mapping)
         else:
             stream = StreamWindow(bridge=self._bridge, read_at=reader.read_at)
             handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, stream=stream)
@@ -243,9 +246,9 @@ class OpenFiles:
         elif isinstance(handle, ImageHandle):
             # A close of a real file does not wait; that of a stream may.
             if handle.stream is None:
-                handle.reader.close()
+                handle.close()
             else:
-                await self._bridge.read(handle.reader.close)
+                await self._bridge.read(handle.close)
         handle.inode.uses -= 1
         self._inodes.free_if_unused(handle.inode)
 
@@ -261,7 +264,7 @@ class OpenFiles:
         await self._publisher.finish()
         for handle in self._handles.values():
             if isinstance(handle, ImageHandle):
-                handle.reader.close()
+                handle.close()
         self._handles.clear()
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from glancefs.errors import ImmutableImage
 from glancefs.fuse.inodes import Inode
+from glancefs.fuse.mapping import FileMapping
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.windows import LARGEST_REQUEST, PageWindow, StreamWindow
 from glancefs.reader import ImageReader
@@ -31,6 +32,7 @@ class ImageHandle:
     stream: StreamWindow | None = None
     """For stores without real files."""
     descriptor: int = -1
+    mapping: FileMapping | None = None
 
     async def read(self, offset: int, size: int) -> memoryview | bytes:
         """Give bytes of the image."""
@@ -39,7 +41,13 @@ class ImageHandle:
             return b""
         if self.stream is not None:
             return await self.stream.read(offset, size)
-        return await self.pages.read(self.descriptor, offset, size)
+        return await self.pages.read(self.descriptor, offset, size, mapping=self.mapping)
+
+    def close(self) -> None:
+        """Let go of the data."""
+        if self.mapping is not None:
+            self.mapping.close()
+        self.reader.close()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

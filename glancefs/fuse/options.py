@@ -41,8 +41,8 @@ class MountOptions:
     """Whether images added here are public; None: as the configuration says."""
     attr_timeout: float = 60.0
     entry_timeout: float = 1.0
-    read_ahead: int = 1024
-    """In KiB: how much the kernel reads ahead."""
+    read_ahead: int = 4096
+    """In KiB: how much the kernel reads ahead; several requests, so that it copies one while the next is answered."""
     settle: float = 5.0
     """Seconds without an open handle after which files written by programs that also read are complete."""
     log: Path | None = None

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -22,6 +22,7 @@ import trio
 
 from glancefs.errors import DataMissing
 from glancefs.fuse.bridge import Bridge
+from glancefs.fuse.mapping import WORTH_IT, FileMapping
 from glancefs.fuse.statistics import Statistics
 
 LARGEST_REQUEST: Final = 1 << 20
@@ -45,11 +46,16 @@ class PageWindow:
         self._statistics: Final = statistics
         self._buffer: Final = memoryview(bytearray(LARGEST_REQUEST))
 
-    async def read(self, descriptor: int, offset: int, size: int) -> memoryview | bytes:
+    async def read(
+        self, descriptor: int, offset: int, size: int, *, mapping: FileMapping | None = None
+    ) -> memoryview | bytes:
         """Give ``size`` bytes, which must be there. The answer is good until the next await.
 
         Raises DataMissing when the file ends before, OSError.
         """
+        if mapping is not None and size >= WORTH_IT and (part := mapping.part(offset, size)) is not None:
+            self._statistics.cache_hits += 1
+            return part
         view = self._buffer[:size]
         if len(view) < size:
             return await self._bridge.read(_read_all, descriptor, offset, size)
@@ -99,6 +105,11 @@ class StreamWindow:
                 self._start = offset
             at = offset - self._start
             return memoryview(self._piece)[at : at + size]
+
+
+def _write_all(write_at: Callable[[int, bytes | memoryview], int], pieces: Sequence[Piece]) -> None:
+    for offset, data in pieces:
+        write_at(offset, data)
 
 
 class WriteWindow:
@@ -207,9 +218,10 @@ class WriteWindow:
 
     async def _write_behind(self) -> None:
         while self._waiting and self.error is None:
-            offset, data = self._waiting.popleft()
+            pieces = list(self._waiting)
+            self._waiting.clear()
             try:
-                await self._bridge.write(self._write_at, offset, data)
+                await self._bridge.write(_write_all, self._write_at, pieces)
             except Exception as error:  # noqa: BLE001 - raised again to whoever writes, syncs or closes next
                 self.error = error
                 self._waiting.clear()

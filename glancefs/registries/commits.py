@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Lock
+from threading import Lock as ThreadLock
 from typing import Final, Generic, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from glancefs.errors import GlancefsError, RegistryUnavailable
 from glancefs.model import Image, ImageStatus
+from glancefs.registries.locks import Lock
 from glancefs.registries.schema import counters, holdings, locks
 from glancefs.registries.sqlite import SqliteDatabase, translated
 
@@ -60,6 +61,8 @@ class Transaction:
         self._next_id = int(before.next_id)
         self.locks = int(before.locks or 0)
         """How many rows there are in the table of locks; `count_locks` says how many there are now."""
+        self.known_locks: Sequence[Lock] | None = None
+        """All of them, where somebody has read them; None again once they change."""
         self.has_dead_properties = bool(before.has_dead_properties)
         self._held: dict[tuple[str, str], tuple[int, int, int]] = {}
 
@@ -87,6 +90,7 @@ class Transaction:
 
     def count_locks(self) -> None:
         """Count the locks anew: whoever adds or removes some calls this."""
+        self.known_locks = None
         self.locks = int(self.connection.execute(_COUNT_LOCKS).scalar_one())
         self.connection.execute(_COUNTED, {"locks": self.locks})
 
@@ -132,7 +136,7 @@ class _Job(Generic[Outcome]):
         self._change = change
         self._outcome: Outcome | None = None
         self._refusal: GlancefsError | None = None
-        self._news = Lock()
+        self._news = ThreadLock()
         self._news.acquire()
         self.error: Exception | None = RegistryUnavailable("The change was interrupted before it was made.")
         self.leads = False
@@ -167,7 +171,7 @@ class GroupCommit:
     def __init__(self, *, database: SqliteDatabase) -> None:
         self._database = database
         self._connection: Connection | None = None
-        self._lock = Lock()
+        self._lock = ThreadLock()
         self._waiting: deque[_Job[object]] = deque()
         self._led = False
         self._closed = False

@@ -117,7 +117,7 @@ class FolderRegistry(Protocol):
         """Give all visible images and hand-made folders at and below a path their new paths, in one transaction.
 
         What the looker can't see stays where it is; dead properties of folders move, locks go. The transaction is as
-        large as the folder: others who write wait for it, some 30 microseconds for every image. Gives how many images
+        large as the folder: others who write wait for it, 30 to 50 microseconds for every image. Gives how many images
         were renamed. Raises PathNotFound, Forbidden when a visible image is not the looker's (and not ``sees_all``),
         FolderNotEmpty when something is in the folder ``new``, PathTooLong when a name would get too long; then nothing
         is moved.

@@ -152,7 +152,7 @@ def image_of(row: Iterable[Any]) -> Image:
         store=store,
         location=None if location is None else Location.parse(location),
         owner=owner,
-        is_public=is_public,
+        is_public=bool(is_public),
         properties=properties_of(properties),
         created_at=datetime.fromtimestamp(created_at, UTC),
         updated_at=datetime.fromtimestamp(updated_at, UTC),
@@ -162,7 +162,7 @@ def image_of(row: Iterable[Any]) -> Image:
         virtual_size=virtual_size,
         min_disk=min_disk,
         min_ram=min_ram,
-        protected=protected,
+        protected=bool(protected),
     )
 
 

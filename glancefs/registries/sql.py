@@ -98,28 +98,34 @@ class SqlRegistry:
         self._lists = Lists()
         self._answers = Answers()
         self._room = _Room()
-        self._commits: Commits = GroupCommit(database=self._database)
+        self._change_by(GroupCommit(database=self._database))
+
+    def _change_by(self, commits: Commits) -> Self:
+        self._commits = commits
+        self._folders = SqlFolders(database=self._database, commits=commits)
+        self._locks = SqlLocks(database=self._database, commits=commits)
+        self._dead_properties = SqlDeadProperties(database=self._database, commits=commits)
+        return self
 
     def once(self, key: str, *, until: float | None = None) -> Self:
         """See `ServedRegistry.once`."""
-        same = copy(self)
-        same._commits = self._answers.of(key, self._commits, until=until)  # noqa: SLF001 - a copy of this very object
-        return same
+        commits = self._answers.of(key, self._commits, until=until)
+        return copy(self)._change_by(commits)  # noqa: SLF001 - a copy of this very object
 
     @property
     def folders(self) -> SqlFolders:
         """See `Registry.folders`."""
-        return SqlFolders(database=self._database, commits=self._commits)
+        return self._folders
 
     @property
     def locks(self) -> SqlLocks:
         """See `Registry.locks`."""
-        return SqlLocks(database=self._database, commits=self._commits)
+        return self._locks
 
     @property
     def dead_properties(self) -> SqlDeadProperties:
         """See `Registry.dead_properties`."""
-        return SqlDeadProperties(database=self._database, commits=self._commits)
+        return self._dead_properties
 
     def add(
         self,

@@ -32,6 +32,7 @@ from glancefs.registries.rows import folder_key
 from glancefs.registries.schema import folder_dead_properties, image_dead_properties, images
 from glancefs.registries.sql_guarding import touched_image
 from glancefs.registries.sql_locks import check_unlocked
+from glancefs.registries.sql_pulse import pulse_of
 from glancefs.registries.sqlite import SqliteDatabase
 
 _AT_ONCE: Final = 500
@@ -86,6 +87,8 @@ class SqlDeadProperties:
             if isinstance(subject, OfFolder):
                 paths.setdefault(subject.owner, []).append(folder_key(subject.path))
         with self._database.reading() as connection:
+            if not pulse_of(connection).has_dead_properties:
+                return {}
             for keys in _batches(image_ids):
                 for row in connection.execute(_OF_IMAGES, {"keys": keys}):
                     found.setdefault(OfImage(row.image_id), {})[row.name] = row.value

@@ -50,6 +50,7 @@ from glancefs.registries.rows import IMAGE_COLUMNS, Shelf, folder_key, image_of,
 from glancefs.registries.schema import folders, images
 from glancefs.registries.sql_dead_properties import move_those_of_folders, remove_those_of_folder
 from glancefs.registries.sql_locks import check_unlocked, forget_locks
+from glancefs.registries.sql_pulse import fetched, pulse_of
 from glancefs.registries.sqlite import SqliteDatabase
 
 _AT_ONCE: Final = 500
@@ -59,12 +60,22 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _FOLDER_COLUMNS: Final = tuple(folders.c)
 
 
+_NAME: Final = [column.name for column in IMAGE_COLUMNS].index("name")
+_REMEMBERED: Final = 2048
+"""How many names' meanings are remembered until the next change."""
+
+_LONG: Final = 2048
+"""Of images with longer properties nothing is remembered, in characters."""
+
+
 class SqlFolders:
     """The tree of a registry that is kept in a database."""
 
     def __init__(self, *, database: SqliteDatabase, commits: Commits) -> None:
         self._database = database
         self._commits = commits
+        self._found: dict[tuple[str, View], tuple[int, Found]] = {}
+        """What names meant at which revision."""
 
     def images_in(self, path: str, view: View, *, after: str | None = None, limit: int = 1000) -> FolderPage:
         """See `FolderRegistry.images_in`."""
@@ -75,8 +86,8 @@ class SqlFolders:
             values["after_place"], values["after_name"] = _read_marker(after)
         statement = _page_statement(_shape(view), goes_on=after is not None)
         with self._database.reading() as connection:
-            rows = connection.execute(statement, values).all()
-        marker = f"{rows[-1].place}:{rows[-1].name}" if len(rows) == limit else None
+            rows = fetched(connection.execute(statement, values))
+        marker = f"{rows[-1][-1]}:{rows[-1][_NAME]}" if len(rows) == limit else None
         return FolderPage(images=tuple(image_of(row[:-1]) for row in rows), marker=marker)
 
     def folders_in(self, path: str, view: View, *, after: str | None = None, limit: int = 1000) -> Sequence[Folder]:
@@ -114,12 +125,19 @@ class SqlFolders:
 
     def at(self, name: str, view: View) -> Found:
         """See `FolderRegistry.at`."""
-        path = path_of(name)
-        values = {"viewer": view.viewer, "folder": path[: path.rfind("/") + 1], "name": name}
         with self._database.reading() as connection:
-            row = connection.execute(_at_statement(_shape(view)), values | _range(folder_key(path))).one()
-            folder = next(_with_rows(connection, [path], view)) if row.is_there else None
-        return Found(image=None if row.id is None else image_of(row[: len(IMAGE_COLUMNS)]), folder=folder)
+            # Read before: what is found then is at least as new, and asked for anew if it is newer.
+            revision = pulse_of(connection).revision
+            known = self._found.get((name, view))
+            if known is not None and known[0] == revision:
+                return known[1]
+            found = _at(connection, name, view)
+        if found.image is not None and sum(map(len, found.image.properties.values())) > _LONG:
+            return found
+        if len(self._found) >= _REMEMBERED:
+            self._found.clear()
+        self._found[name, view] = revision, found
+        return found
 
     def first_of_their_names(self, image_ids: Collection[str], view: View) -> Collection[str]:
         """See `FolderRegistry.first_of_their_names`."""
@@ -238,6 +256,14 @@ def _named_statement(shape: _Shape) -> Select[Any]:
     ]
     merged = union_all(*(select(first) for first in firsts)).subquery()
     return select(merged).order_by(merged.c.rank, merged.c.place).limit(1)
+
+
+def _at(connection: Connection, name: str, view: View) -> Found:
+    path = path_of(name)
+    values = {"viewer": view.viewer, "folder": path[: path.rfind("/") + 1], "name": name}
+    row = connection.execute(_at_statement(_shape(view)), values | _range(folder_key(path))).one()
+    folder = next(_with_rows(connection, [path], view)) if row.is_there else None
+    return Found(image=None if row.id is None else image_of(row[: len(IMAGE_COLUMNS)]), folder=folder)
 
 
 @cache

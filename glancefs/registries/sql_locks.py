@@ -23,6 +23,7 @@ from glancefs.registries.commits import Commits, Transaction
 from glancefs.registries.locks import MAX_OWNER_XML, MAX_TOKEN, MOST_LOCKS, Lock, Presented, Touched
 from glancefs.registries.rows import folder_key, seconds
 from glancefs.registries.schema import counters, locks
+from glancefs.registries.sql_pulse import pulse_of
 from glancefs.registries.sqlite import SqliteDatabase
 
 _OF_TOKEN: Final = select(locks).where(locks.c.token == bindparam("wanted_token"))
@@ -33,6 +34,9 @@ _BELOW: Final = and_(locks.c.path > bindparam("start"), locks.c.path < bindparam
 _ON: Final = select(locks).where(_LIVING, _ON_PATHS).order_by(locks.c.path)
 _ON_OR_BELOW: Final = select(locks).where(_LIVING, or_(_ON_PATHS, _BELOW)).order_by(locks.c.path)
 _ONLY_BELOW: Final = select(locks).where(_LIVING, _BELOW).order_by(locks.c.path)
+_ALL: Final = select(*(column for column in locks.c if column.name != "owner_xml")).order_by(locks.c.path)
+_FEW: Final = 100
+"""Up to how many locks are looked through in memory."""
 _HOW_MANY: Final = select(counters.c.locks).where(counters.c.id == 1)
 
 
@@ -66,19 +70,23 @@ class SqlLocks:
     def covering(self, path: str, *, guarding: str | None, now: datetime) -> Sequence[Lock]:
         """See `LockRegistry.covering`."""
         with self._database.reading() as connection:
+            if not pulse_of(connection).locks:
+                return ()
             found = _met(connection, path, guarding=guarding, now=now, is_deep=False)
         return [lock for lock in found if _covers(lock, path)]
 
     def below(self, path: str, *, guarding: str | None, now: datetime) -> Sequence[Lock]:
         """See `LockRegistry.below`."""
         with self._database.reading() as connection:
+            if not pulse_of(connection).locks:
+                return ()
             rows = connection.execute(_ONLY_BELOW, _range(path) | {"now": seconds(now)}).all()
         return [lock for lock in map(_lock_of, rows) if _overlap(lock.guards, guarding)]
 
     def check(self, touched: Collection[Touched], presented: Presented) -> bool:
         """See `LockRegistry.check`."""
         with self._database.reading() as connection:
-            if not connection.execute(_HOW_MANY).scalar_one():
+            if not pulse_of(connection).locks:
                 return False
             hindrances = [_hindrance(connection, one, presented) for one in touched]
         # Outside, since an error inside would cost the connection.
@@ -112,7 +120,8 @@ def check_unlocked(
     if not transaction.locks:
         return
     for one in touched():
-        hindrance = _hindrance(transaction.connection, one, presented)
+        met = _met_by(transaction, one.path, guarding=one.guarding, now=presented.at, is_deep=one.is_deep)
+        hindrance = _not_unlocked(one, met, presented)
         if hindrance is not None:
             raise _locked(hindrance)
 
@@ -136,6 +145,9 @@ def forget_locks(transaction: Transaction, path: str, *, guards: str | None, is_
 
 def has_locks_on(transaction: Transaction, paths: Collection[str], *, now: datetime) -> bool:
     """Say whether any of these very paths is locked."""
+    few = _few(transaction)
+    if few is not None:
+        return any(lock.path in paths and lock.expires_at > now for lock in few)
     values = {"keys": [folder_key(path) for path in paths], "now": seconds(now)}
     return transaction.connection.execute(_ON, values).first() is not None
 
@@ -147,7 +159,7 @@ def _acquire(transaction: Transaction, *, lock: Lock, now: datetime) -> Lock:
     _clear_away(transaction, now)
     connection = transaction.connection
     if transaction.locks:
-        for other in _met(connection, lock.path, guarding=lock.guards, now=now, is_deep=lock.is_deep):
+        for other in _met_by(transaction, lock.path, guarding=lock.guards, now=now, is_deep=lock.is_deep):
             meets = _covers(other, lock.path) or (lock.is_deep and _is_below(other.path, lock.path))
             if meets and not (lock.is_shared and other.is_shared):
                 raise _locked(other)
@@ -175,6 +187,7 @@ def _refresh(transaction: Transaction, *, token: str, user: str, expires_at: dat
     _held(transaction, token, user=user, now=now)
     connection = transaction.connection
     connection.execute(update(locks).where(locks.c.token == token), {"expires_at": seconds(expires_at)})
+    transaction.known_locks = None
     return _lock_of(connection.execute(_OF_TOKEN, {"wanted_token": token}).one())
 
 
@@ -196,7 +209,8 @@ def _check_and_forget(transaction: Transaction, *, touched: Touched, presented: 
 
 
 def _clear_away(transaction: Transaction, now: datetime) -> None:
-    if transaction.locks:
+    few = _few(transaction)
+    if few is None or any(lock.expires_at <= now for lock in few):
         expired = delete(locks).where(locks.c.expires_at <= bindparam("now"))
         if transaction.connection.execute(expired, {"now": seconds(now)}).rowcount:
             transaction.count_locks()
@@ -205,9 +219,43 @@ def _clear_away(transaction: Transaction, now: datetime) -> None:
 # What meets what
 
 
+def _few(transaction: Transaction) -> Sequence[Lock] | None:
+    """Give all locks there are, what they say of their owners left out; None: they are too many for that.
+
+    Read once in a transaction, they cost the changes in it less than finding those that matter to each would.
+    """
+    if transaction.locks > _FEW:
+        return None
+    if transaction.known_locks is None:
+        rows = transaction.connection.execute(_ALL).all() if transaction.locks else []
+        transaction.known_locks = [_lock_of(row) for row in rows]
+    return transaction.known_locks
+
+
+def _met_by(
+    transaction: Transaction, path: str, *, guarding: str | None, now: datetime, is_deep: bool
+) -> Sequence[Lock]:
+    """Give what `_met` gives, from memory where that can be."""
+    few = _few(transaction)
+    if few is None:
+        return _met(transaction.connection, path, guarding=guarding, now=now, is_deep=is_deep)
+    above = set(_ancestry(path))
+    return [
+        lock
+        for lock in few
+        if (lock.path in above or (is_deep and _is_below(lock.path, path)))
+        and lock.expires_at > now
+        and _overlap(lock.guards, guarding)
+    ]
+
+
 def _hindrance(connection: Connection, touched: Touched, presented: Presented) -> Lock | None:
-    """Give a lock that a change meets and that is not unlocked."""
+    """Give a lock that a change would meet and that is not unlocked."""
     met = _met(connection, touched.path, guarding=touched.guarding, now=presented.at, is_deep=touched.is_deep)
+    return _not_unlocked(touched, met, presented)
+
+
+def _not_unlocked(touched: Touched, met: Sequence[Lock], presented: Presented) -> Lock | None:
     for path in _locked_paths(touched, met):
         covering = [lock for lock in met if _covers(lock, path)]
         if covering and not any(_unlocks(presented, lock) for lock in covering):
@@ -284,7 +332,7 @@ def _lock_of(row: Row[Any]) -> Lock:
         guards=row.guards,
         is_shared=row.is_shared,
         is_deep=row.is_deep,
-        owner_xml=row.owner_xml,
+        owner_xml=getattr(row, "owner_xml", ""),
         created_at=datetime.fromtimestamp(row.created_at, UTC),
         expires_at=datetime.fromtimestamp(row.expires_at, UTC),
     )

@@ -2,7 +2,18 @@
 """Staging: where files are written in any order before they become images."""
 
 from glancefs.staging.area import KEEP_FOR, Staging, sweep_staged
+from glancefs.staging.shared import SharedArea, SharedFiles, sweep_shared
 from glancefs.staging.sidecar import Said, StagedState
 from glancefs.staging.upload import StagedUpload
 
-__all__ = ["KEEP_FOR", "Said", "StagedState", "StagedUpload", "Staging", "sweep_staged"]
+__all__ = [
+    "KEEP_FOR",
+    "Said",
+    "SharedArea",
+    "SharedFiles",
+    "StagedState",
+    "StagedUpload",
+    "Staging",
+    "sweep_shared",
+    "sweep_staged",
+]

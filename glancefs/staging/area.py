@@ -45,6 +45,8 @@ _log = logging.getLogger(__name__)
 KEEP_FOR: Final = timedelta(days=7)
 """How long files are kept that no mount of their user has come back for."""
 
+_DRAFTED_WITHIN: Final = 60.0
+"""Seconds after which a mount that began a session has done so, or died."""
 _SESSION = re.compile(r"[0-9a-f]{16}")
 _DRAFT = re.compile(r"\.[0-9a-f]{16}")
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -183,7 +185,7 @@ def sweep_staged(folder: Path, *, keep_for: timedelta = KEEP_FOR) -> tuple[int, 
             if next(_staged_files(session), None) is None and (taken := _take_over(session)) is not None:
                 _end_session(taken)
         for draft in _sessions(folder, _DRAFT):
-            _remove_draft(draft, before=before)
+            _remove_draft(draft, before=time.time() - _DRAFTED_WITHIN)
     return files, size
 
 
@@ -297,6 +299,6 @@ def _sweep_session(folder: Path, *, before: float) -> list[int]:
 def _remove_draft(folder: Path, *, before: float) -> None:
     """Remove what a mount left that died while it began its session."""
     with suppress(FileNotFoundError):
-        if folder.stat().st_mtime < before:
+        if folder.stat().st_mtime < before and not _is_alive(folder):
             (folder / _LOCK).unlink(missing_ok=True)
             folder.rmdir()

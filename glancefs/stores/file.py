@@ -25,7 +25,6 @@ import fcntl
 import io
 import logging
 import os
-import re
 import secrets
 import stat
 from collections.abc import Callable, Collection, Iterator
@@ -36,7 +35,7 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Final, cast
 
-from glancefs.errors import DataMissing, StoreFull, StoreUnavailable
+from glancefs.errors import StoreFull
 from glancefs.model import Location
 from glancefs.stores.base import Capabilities, Source, Space, Stored, Swept
 from glancefs.stores.cloning import copy_extents, put_link, share_blocks
@@ -50,17 +49,14 @@ from glancefs.stores.disk import (
     names_in,
     opened,
     sync_folder,
-    translated,
     try_lock,
 )
 from glancefs.stores.owner import Owner
 from glancefs.stores.pipeline import copy
+from glancefs.stores.places import FOLDER, KEY, Places, missing
 from glancefs.stores.reading import FileRange, checksum_of
 
 _log = logging.getLogger(__name__)
-
-_KEY = re.compile(r"[0-9a-f]{32}")
-_FOLDER = re.compile(r"[0-9a-f]{2}")
 
 _ALLOCATE_FROM: Final = 1024 * 1024
 """Below this size, looking whether there is room costs less than setting it aside."""
@@ -103,23 +99,18 @@ class FileStore:
 
     def __init__(self, *, path: Path, scheme: str = "file", sync: bool = True, owner: Owner | None = None) -> None:
         self.scheme: Final = scheme
-        self._owner: Final = owner
-        self._is_ours = False
-        self._path: Final = path.absolute()
-        self._path_text: Final = str(self._path)
-        self._incoming: Final = self._path / "incoming"
+        self._places: Final = Places(path.absolute(), scheme=scheme, owner=owner, sync=sync)
         self._sync: Final = sync
         self._disk: Final = Disk()
         self._claims: Final[dict[str, _Claim]] = {}
         self._uploads: Final[set[_Upload]] = set()
         self._uploads_lock: Final = Lock()
         self._durable_folders: Final[set[Path]] = set()
-        self._root = self._find_root()
 
     @property
     def staging_folder(self) -> Path:
         """The folder of uploads: claim a key, write the file of that name in here, and `adopt` it."""
-        return self._incoming
+        return self._places.incoming_folder
 
     # Claims
 
@@ -150,16 +141,15 @@ class FileStore:
             self._end(claim)
 
     def _take_claim(self) -> _Claim:
-        self._check_root()
-        self._check_owner()
+        self._places.check_root()
+        self._places.check_owner()
         while True:
             key = secrets.token_hex(16)
-            path = self._incoming_path(key)
+            path = self._places.incoming(key)
             try:
                 descriptor = os.open(path, _WRITE | os.O_CREAT | os.O_EXCL, 0o600)
             except FileNotFoundError:
-                make_folder(self._incoming, sync=self._sync)
-                self._root = self._find_root()
+                self._places.make_incoming()
                 continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -173,13 +163,13 @@ class FileStore:
 
     def _take_file(self, file: Path) -> _Claim:
         """Lock a file, and then give it its name as a claimed one: so no sweep finds it unlocked."""
-        self._check_root()
-        self._check_owner()
+        self._places.check_root()
+        self._places.check_owner()
         key = secrets.token_hex(16)
         descriptor = os.open(file, _WRITE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.rename(self._incoming_path(key))
+            file.rename(self._places.incoming(key))
         except BaseException:
             os.close(descriptor)
             raise
@@ -188,7 +178,7 @@ class FileStore:
     def _end(self, claim: _Claim) -> None:
         try:
             if not claim.is_complete:
-                self._incoming_path(claim.key).unlink()
+                self._places.incoming(claim.key).unlink()
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -205,12 +195,12 @@ class FileStore:
 
     def is_claimed(self, location: Location) -> bool:
         """Say whether a living process holds the claim of this key."""
-        if not self._is_mine(location):
+        if not self._places.is_one(location):
             return False
         # Files move from the first place to the second only, so looking in this order misses none.
         with self._border("looking for an upload"):
-            self._check_root()
-            for path in (self._incoming_path(location.key), self._data_path(location.key)):
+            self._places.check_root()
+            for path in (self._places.incoming(location.key), self._places.data(location.key)):
                 with suppress(FileNotFoundError), opened(path, _READ) as descriptor:
                     return not try_lock(descriptor, fcntl.LOCK_SH)
         return False
@@ -237,7 +227,7 @@ class FileStore:
         finally:
             with self._uploads_lock:
                 self._uploads.discard(upload)
-        return Stored(location=self._location(key), size=copied.size, checksum=copied.checksum)
+        return Stored(location=self._places.location(key), size=copied.size, checksum=copied.checksum)
 
     def adopt(self, key: str, file: Path, *, checksum: str | None) -> Stored:
         """Take a file over; see `glancefs.stores.base.Store.adopt`. Raises StoreFull, StoreUnavailable."""
@@ -253,7 +243,7 @@ class FileStore:
         except BaseException:
             self._withdraw(claim)
             raise
-        return Stored(location=self._location(key), size=size, checksum=checksum)
+        return Stored(location=self._places.location(key), size=size, checksum=checksum)
 
     def copy(self, key: str, location: Location, *, checksum: str) -> Stored:
         """Keep data once more; see `glancefs.stores.base.Store.copy`. Raises DataMissing, StoreFull, StoreUnavailable.
@@ -270,7 +260,7 @@ class FileStore:
         except BaseException:
             self._withdraw(claim)
             raise
-        return Stored(location=self._location(key), size=size, checksum=checksum)
+        return Stored(location=self._places.location(key), size=size, checksum=checksum)
 
     def _link(self, claim: _Claim, location: Location) -> bool:
         """Give data the claimed name too. False where that can't be.
@@ -278,9 +268,9 @@ class FileStore:
         The claim then is a lock of the data themselves, which their sweep respects too.
         """
         try:
-            descriptor = put_link(self._data_path(location.key), self._incoming_path(claim.key))
+            descriptor = put_link(self._places.data(location.key), self._places.incoming(claim.key))
         except FileNotFoundError:
-            raise _missing(location) from None
+            raise missing(location) from None
         if descriptor is not None:
             os.close(claim.descriptor)
             claim.descriptor = descriptor
@@ -288,9 +278,10 @@ class FileStore:
 
     def _copy_bytes(self, claim: _Claim, source: int, size: int) -> None:
         # What is allocated of a sparse file is less than its size, and no more is needed.
-        upload = _Upload(descriptor=claim.descriptor, size=min(size, os.fstat(source).st_blocks * 512))
+        needed = min(size, os.fstat(source).st_blocks * 512)
+        upload = _Upload(descriptor=claim.descriptor, size=needed)
         try:
-            self._make_room(upload)
+            self._make_room(upload, has_holes=needed < size)
             copy_extents(source, claim.descriptor, partial(self._wrote, upload))
         finally:
             with self._uploads_lock:
@@ -312,15 +303,18 @@ class FileStore:
             if os.path.samestat(status, os.fstat(claim.descriptor)):
                 return
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.rename(self._incoming_path(claim.key))
+            file.rename(self._places.incoming(claim.key))
             claim.descriptor, descriptor = descriptor, claim.descriptor
         finally:
             os.close(descriptor)
 
-    def _make_room(self, upload: _Upload) -> None:
-        """Make sure of room for all that is expected; where the file system can't, by counting what was promised."""
+    def _make_room(self, upload: _Upload, *, has_holes: bool = False) -> None:
+        """Make sure of room for all that is expected; where the file system can't, by counting what was promised.
+
+        Room that is set aside would fill holes.
+        """
         with self._border("making room"):
-            if upload.size >= _ALLOCATE_FROM and self._disk.allocate(upload.descriptor, upload.size):
+            if not has_holes and upload.size >= _ALLOCATE_FROM and self._disk.allocate(upload.descriptor, upload.size):
                 return
             if not upload.size:
                 return
@@ -344,27 +338,27 @@ class FileStore:
         """Give complete data their place, durably: bytes first, then the name, then the folder that holds the name."""
         if self._sync:
             os.fdatasync(claim.descriptor)
-        path = self._data_path(claim.key)
+        path = self._places.data(claim.key)
         folder = path.parent
         try:
-            self._incoming_path(claim.key).rename(path)
+            self._places.incoming(claim.key).rename(path)
         except FileNotFoundError:
             make_folder(folder, sync=False)
-            self._incoming_path(claim.key).rename(path)
+            self._places.incoming(claim.key).rename(path)
         claim.is_complete = True
         if not self._sync:
             return
         sync_folder(folder)
         # Whichever process made the folder may not have come this far.
         if folder not in self._durable_folders:
-            sync_folder(self._path)
+            sync_folder(self._places.path)
             self._durable_folders.add(folder)
 
     def _withdraw(self, claim: _Claim) -> None:
         """Take complete data out of sight again, back to where the end of the claim removes them."""
         if claim.is_complete:
             with suppress(OSError):
-                self._data_path(claim.key).rename(self._incoming_path(claim.key))
+                self._places.data(claim.key).rename(self._places.incoming(claim.key))
                 claim.is_complete = False
 
     # Data that are there
@@ -378,48 +372,33 @@ class FileStore:
         return cast("BinaryIO", FileRange(descriptor, start=start, stop=stop))
 
     def _open_data(self, location: Location) -> int:
-        self._check(location)
+        self._places.check(location)
         try:
-            descriptor = os.open(self._data_path(location.key), _READ)
+            descriptor = os.open(self._places.data(location.key), _READ)
         except OSError as error:
             # ELOOP: open(2) tells so that a symbolic link, which is not followed, lies in the place of the data.
             if error.errno in {errno.ENOENT, errno.ELOOP}:
-                self._check_root()
-                raise _missing(location) from None
+                self._places.check_root()
+                raise missing(location) from None
             raise
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise _missing(location)
+            raise missing(location)
         return descriptor
 
     def size(self, location: Location) -> int:
         """Give the number of bytes kept. Raises DataMissing, StoreUnavailable."""
-        return self._status(location).st_size
+        return self._places.status(location).st_size
 
     def allocated(self, location: Location) -> int:
         """Give the bytes that the data take on the disk, holes left out. Raises DataMissing, StoreUnavailable."""
-        return self._status(location).st_blocks * 512
-
-    def _status(self, location: Location) -> os.stat_result:
-        self._check(location)
-        try:
-            # Listings ask this of every file, so no path is made of the text.
-            status = os.lstat(f"{self._path_text}/{location.key[:2]}/{location.key}")
-        except FileNotFoundError:
-            with self._border("looking at data"):
-                self._check_root()
-            raise _missing(location) from None
-        except OSError as error:
-            raise translated(error, store=self.scheme, doing="looking at data") from error
-        if not stat.S_ISREG(status.st_mode):
-            raise _missing(location)
-        return status
+        return self._places.status(location).st_blocks * 512
 
     def delete(self, location: Location) -> None:
         """Remove the data; data that are not there are fine. Raises StoreUnavailable."""
-        if self._is_mine(location):
+        if self._places.is_one(location):
             with self._border("removing data"), suppress(FileNotFoundError):
-                self._data_path(location.key).unlink()
+                self._places.data(location.key).unlink()
 
     def space(self) -> Space:
         """Tell the room there is for others than root. Raises StoreUnavailable."""
@@ -431,12 +410,12 @@ class FileStore:
         """Do nothing: there are neither connections nor threads."""
 
     def _free_and_total(self) -> tuple[int, int]:
-        self._check_root()
+        self._places.check_root()
         try:
-            status = os.statvfs(self._path)
+            status = os.statvfs(self._places.path)
         except FileNotFoundError:
-            make_folder(self._path, sync=self._sync)
-            status = os.statvfs(self._path)
+            make_folder(self._places.path, sync=self._sync)
+            status = os.statvfs(self._places.path)
         return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
     # Sweeping
@@ -447,25 +426,25 @@ class FileStore:
         Looks at the files one folder after the other and holds no more than a batch of their names.
         """
         with self._border("sweeping"):
-            self._check_root()
-            self._check_owner()
+            self._places.check_root()
+            self._places.check_owner()
             uploads = Tally()
-            for key in names_in(self._incoming, _KEY):
-                uploads.count(self._remove_unclaimed(self._incoming_path(key), lambda: True))
+            for key in names_in(self._places.incoming_folder, KEY):
+                uploads.count(self._remove_unclaimed(self._places.incoming(key), lambda: True))
             orphans = Tally()
-            for folder in names_in(self._path, _FOLDER, folders=True):
-                for keys in batches(names_in(self._path / folder, _KEY)):
+            for folder in names_in(self._places.path, FOLDER, folders=True):
+                for keys in batches(names_in(self._places.path / folder, KEY)):
                     self._sweep_keys(keys, known, orphans)
         return Swept(uploads=uploads.files, orphans=orphans.files, size=uploads.size + orphans.size)
 
     def _sweep_keys(
         self, keys: list[str], known: Callable[[Collection[Location]], Collection[Location]], orphans: Tally
     ) -> None:
-        locations = [self._location(key) for key in keys]
+        locations = [self._places.location(key) for key in keys]
         for location in set(locations).difference(known(locations)):
             orphans.count(
                 # What was said before the lock was had is old: a claim may have ended with a row in between.
-                self._remove_unclaimed(self._data_path(location.key), partial(_is_unknown, location, known))
+                self._remove_unclaimed(self._places.data(location.key), partial(_is_unknown, location, known))
             )
 
     def _remove_unclaimed(self, path: Path, is_unwanted: Callable[[], bool]) -> int | None:
@@ -488,54 +467,9 @@ class FileStore:
             _log.warning("Store %r can't sweep %s: %s", self.scheme, path, error)
             return None
 
-    # Places
-
-    def _find_root(self) -> tuple[int, int] | None:
-        with self._border("looking at its folder"):
-            try:
-                status = self._path.stat()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-        return status.st_dev, status.st_ino
-
-    def _check_root(self) -> None:
-        """See that our folder is the one it was. Raises StoreUnavailable.
-
-        In the place of a disk that was unmounted is a folder too, and what went there would be hidden later.
-        """
-        if self._root is not None and self._find_root() != self._root:
-            _log.error("Store %r: %s is not the folder that it was; is its disk mounted?", self.scheme, self._path)
-            raise StoreUnavailable(f"The folder of the store {self.scheme!r} is gone.")
-
-    def _check_owner(self) -> None:
-        """See that the images here are our registry's. Raises ConfigError."""
-        if not self._is_ours and self._owner is not None:
-            self._owner.check(self._path, sync=self._sync)
-            self._is_ours = True
-
-    def _location(self, key: str) -> Location:
-        return Location(store=self.scheme, key=key)
-
-    def _is_mine(self, location: Location) -> bool:
-        return location.store == self.scheme and _KEY.fullmatch(location.key) is not None
-
-    def _check(self, location: Location) -> None:
-        if not self._is_mine(location):
-            raise _missing(location)
-
-    def _incoming_path(self, key: str) -> Path:
-        return self._incoming / key
-
-    def _data_path(self, key: str) -> Path:
-        return self._path / key[:2] / key
-
     def _border(self, doing: str) -> AbstractContextManager[None]:
         return border(self.scheme, doing)
 
 
 def _is_unknown(location: Location, known: Callable[[Collection[Location]], Collection[Location]]) -> bool:
     return location not in known([location])
-
-
-def _missing(location: Location) -> DataMissing:
-    return DataMissing(f"The data {location} are not in their store.")

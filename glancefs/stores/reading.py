@@ -54,10 +54,13 @@ def checksum_of(descriptor: int) -> str:
     return checksum_text(digest)
 
 
+_ZEROS: Final = bytes(BLOCK)
+
+
 def hash_range(digest: Digest, descriptor: int, *, start: int, stop: int) -> None:
     """Hash a part of a file, holes as `checksum_of` does. Raises OSError when the file ends before ``stop``."""
     block = memoryview(bytearray(min(BLOCK, max(stop - start, 0))))
-    zeros = memoryview(bytes(len(block)))
+    zeros = memoryview(_ZEROS)
     position = start
     while position < stop:
         data_start, data_stop = _next_data(descriptor, position, stop)

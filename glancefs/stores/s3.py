@@ -26,6 +26,7 @@ from botocore.config import Config
 from glancefs.errors import StoreFull
 from glancefs.stores.base import Space
 from glancefs.stores.objects.engine import EngineError, Found, Part, Refused, Transient, Unfinished
+from glancefs.stores.objects.pieces import PieceReader
 
 _CONNECTIONS: Final = 64
 """How many connections are kept open for later."""
@@ -199,11 +200,16 @@ class S3Engine:
             answer = self._client.create_multipart_upload(Bucket=self._bucket, Key=name, **self._encryption)
         return str(answer["UploadId"])
 
-    def put_part(self, name: str, token: str, number: int, data: bytes) -> Part:
+    def put_part(self, name: str, token: str, number: int, data: memoryview) -> Part:
         """Keep one part; the engine refuses it where its MD5 is not ours."""
         with _border():
             answer = self._client.upload_part(
-                Bucket=self._bucket, Key=name, UploadId=token, PartNumber=number, Body=data, ContentMD5=_md5(data)
+                Bucket=self._bucket,
+                Key=name,
+                UploadId=token,
+                PartNumber=number,
+                Body=PieceReader(data),
+                ContentMD5=_md5(data),
             )
         return Part(number=number, size=len(data), etag=answer["ETag"])
 
@@ -344,5 +350,5 @@ def _date(answer: Mapping[str, Any]) -> datetime:
     return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).astimezone(UTC)
 
 
-def _md5(data: bytes) -> str:
+def _md5(data: bytes | memoryview) -> str:
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

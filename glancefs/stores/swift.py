@@ -15,7 +15,6 @@ Threading: may be used by many threads; each call leases a connection of its own
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,13 +22,13 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Final, TypeVar
-from urllib.parse import SplitResult
 
 from swiftclient import client as swift
 
 from glancefs.stores.base import Space
 from glancefs.stores.objects.engine import EngineError, Found, Part, Refused, Transient, Unfinished
-from glancefs.stores.swift_access import CUT, Absent, SwiftAccess, Unmet
+from glancefs.stores.objects.pieces import PieceReader
+from glancefs.stores.swift_access import CUT, Absent, Connection, SwiftAccess, Unmet
 
 T = TypeVar("T")
 
@@ -115,11 +114,11 @@ class SwiftEngine:
         del name
         return "parts"
 
-    def put_part(self, name: str, token: str, number: int, data: bytes) -> Part:
-        """Keep one part; the cluster refuses it where its MD5 is not ours."""
+    def put_part(self, name: str, token: str, number: int, data: memoryview) -> Part:
+        """Keep one part; see `ObjectEngine`."""
         del token
-        self._put(_part(name, f"{number:06}"), data)
-        return Part(number=number, size=len(data), etag=_md5(data))
+        etag = self._put(_part(name, f"{number:06}"), data)
+        return Part(number=number, size=len(data), etag=etag)
 
     def finish(self, name: str, token: str, parts: Sequence[Part]) -> None:
         """Make a static large object, of lists of parts where there are too many for one."""
@@ -216,20 +215,37 @@ class SwiftEngine:
     def _head(self, name: str) -> Mapping[str, str] | None:
         return self._about(swift.head_object, name, headers={"X-Newest": "true"})
 
-    def _put(self, name: str, data: bytes, *, headers: Mapping[str, str] | None = None, is_list: bool = False) -> None:
-        work = partial(
-            swift.put_object,
-            container=self._container,
-            name=name,
-            contents=data,
-            content_type="application/octet-stream",
-            headers=headers,
+    def _put(
+        self,
+        name: str,
+        data: bytes | memoryview,
+        *,
+        headers: Mapping[str, str] | None = None,
+        is_list: bool = False,
+    ) -> str:
+        """Keep an object, and give the MD5 that it has here and there."""
+
+        def work(url: str, token: str, *, http_conn: Connection) -> str:
+            reader = PieceReader(data)
+            etag = swift.put_object(
+                url,
+                token,
+                self._container,
+                name,
+                contents=reader if data else b"",
+                content_length=len(data),
+                content_type="application/octet-stream",
+                headers=headers,
+                query_string="multipart-manifest=put" if is_list else None,
+                http_conn=http_conn,
+            )
             # What a list's ETag is, the cluster makes of its parts' ones.
-            etag=None if is_list else _md5(data),
-            query_string="multipart-manifest=put" if is_list else None,
-        )
+            if not is_list and etag != reader.md5():
+                raise Transient("it did not get what was sent", name)
+            return reader.md5()
+
         try:
-            self._access.call(work)
+            return self._access.call(work)
         except Absent as error:
             raise Refused("its container is gone", error) from error
 
@@ -292,7 +308,7 @@ class SwiftBody:
             connection.close()
 
 
-def _capabilities(url: str, token: str, *, http_conn: tuple[SplitResult, swift.HTTPConnection]) -> Mapping[str, Any]:
+def _capabilities(url: str, token: str, *, http_conn: Connection) -> Mapping[str, Any]:
     del url, token
     place, connection = http_conn
     said: Mapping[str, Any] = swift.get_capabilities((place._replace(path="/info"), connection))
@@ -318,7 +334,3 @@ def _listed(entry: Mapping[str, Any], headers: Mapping[str, str]) -> Found:
     now = parsedate_to_datetime(headers["date"])
     age = max(0.0, (now - modified).total_seconds())
     return Found(name=entry["name"], size=entry["bytes"], modified=entry["last_modified"], age=age)
-
-
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()

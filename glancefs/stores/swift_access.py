@@ -10,7 +10,7 @@ Threading: may be used by many threads; a connection belongs to whom it is lent.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -29,6 +29,9 @@ from glancefs.stores.objects.engine import Refused, Transient
 
 if TYPE_CHECKING:
     from keystoneauth1.identity.base import BaseIdentityPlugin
+
+Connection = tuple[SplitResult, HTTPConnection]
+"""As python-swiftclient takes one."""
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -62,7 +65,7 @@ class Unmet(Exception):
 class Call(Protocol[T_co]):
     """A function of `swiftclient.client`, all but who asks."""
 
-    def __call__(self, url: str, token: str, *, http_conn: tuple[SplitResult, HTTPConnection]) -> T_co:
+    def __call__(self, url: str, token: str, *, http_conn: Connection) -> T_co:
         """Carry it out."""
         ...
 
@@ -75,12 +78,12 @@ class Credentials:
     version: str
     """``1``, or ``3`` for Keystone."""
     user: str | None = None
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     project: str | None = None
     domain: str = "Default"
     """The Keystone domain of both user and project."""
     application_id: str | None = None
-    application_secret: str | None = None
+    application_secret: str | None = field(default=None, repr=False)
 
     def plugin(self) -> BaseIdentityPlugin:
         """Give what logs in so."""

@@ -61,12 +61,12 @@ class Turns:
 
 
 class Begun:
-    """What is under way in one tree."""
+    """What is under way in one tree; ``overlay`` says where staged files are seen (None: in this process only)."""
 
-    def __init__(self) -> None:
-        self.overlay: Final = Overlay()
+    def __init__(self, *, overlay: Overlay | None = None, since: int | None = None) -> None:
+        self.overlay: Final = overlay or Overlay()
         self.turns: Final = Turns()
-        self.since: Final = time.time_ns()
+        self.since: Final = time.time_ns() if since is None else since
         """When the tree began: the time of folders that nobody made."""
         self._errors: Final[deque[str]] = deque(maxlen=_ERRORS_KEPT)
         self._told: ReferenceType[GlancefsError] | None = None

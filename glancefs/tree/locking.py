@@ -80,11 +80,11 @@ class Locking:
         self._held(path, token)
         self._needed().release(self._context, token)
 
-    def on(self, path: str) -> Sequence[Lock]:
+    def on(self, path: str, entry: Entry | None = None) -> Sequence[Lock]:
         """Give the locks that hold for a path; see `ImageTree.locks_on`."""
         if self._locks is None or is_reserved(path):
             return ()
-        root, guards = self._root(path, self._looking.find(path))
+        root, guards = self._root(path, entry or self._looking.find(path))
         covering = self._locks.covering(root, guarding=guards)
         return [replace(lock, path=path) if lock.path == root else lock for lock in covering]
 
@@ -110,6 +110,16 @@ class Locking:
         touched = [Touched(path=old, guarding=self._context.user, is_bound=True)] if not is_reserved(old) else []
         there = (new, self._context.user) if image is None else (self._own_path(new, image), image.owner)
         return self._locks.check(self._context, [*touched, Touched(path=there[0], guarding=there[1], is_bound=True)])
+
+    def check_all(self, path: str) -> None:
+        """Raise Locked where something can't be removed, with all below it, or added, for a lock."""
+        if is_reserved(path):
+            return
+        entry = self._looking.find(path)
+        self.check(path, None if entry is None else entry.image, is_bound=True)
+        if entry is not None and entry.kind is EntryKind.FOLDER and self._locks is not None:
+            guards = None if self._context.is_admin else self._context.user
+            self._locks.check(self._context, [Touched(path=path, guarding=guards, is_bound=True, is_deep=True)])
 
     def forget(self, path: str) -> None:
         """Remove the locks on a path where something was that no registry knows. Raises Locked."""

@@ -40,6 +40,12 @@ class Overlay:
             if self._files.setdefault(folder, {}).setdefault(name, staged) is not staged:
                 raise PathTaken(f"There is something at {path!r} already.")
 
+    def replace(self, path: str, staged: StagedUpload) -> None:
+        """Show a file at a path instead of what is shown there."""
+        folder, name = split(path)
+        with self._lock:
+            self._files.setdefault(folder, {})[name] = staged
+
     def remove(self, path: str, staged: StagedUpload) -> None:
         """Show a file at a path no longer."""
         folder, name = split(path)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tree needs of the use cases, so that it works the same over local ones and over remote ones.
 
+Answers for nothing: `glancefs.images.Images` and `glancefs.folders.Folders` satisfy these protocols as they are, and so
+do a mount's own staging and that of processes which share one.
 Answers for nothing: `glancefs.images.Images`, `glancefs.folders.Folders`, `glancefs.locks.Locks` and
 `glancefs.dead_properties.DeadProperties` satisfy these protocols as they are.
 
@@ -19,6 +21,7 @@ from glancefs.registries.base import Changes, ImageQuery
 from glancefs.registries.dead_properties import OfFolder, Subject
 from glancefs.registries.folders import Folder, FolderPage, Found
 from glancefs.registries.locks import Lock, Touched
+from glancefs.staging import StagedUpload
 from glancefs.stores.base import Source, Space
 
 
@@ -156,6 +159,26 @@ class TreeFolders(Protocol):
 
     def changes(self, since: int, *, limit: int = 1000) -> Changes:
         """Give what changed after a revision."""
+        ...
+
+
+class StagingArea(Protocol):
+    """Where files are staged: `glancefs.staging.Staging` of a mount, `SharedFiles` of a request."""
+
+    def create(self, path: str, *, replaces: str | None = None, queued: str | None = None) -> StagedUpload:
+        """Begin an empty file that is to be seen at a path."""
+        ...
+
+    def recover(self) -> Sequence[StagedUpload]:
+        """Take over what dead mounts of the same user left."""
+        ...
+
+    def forget(self, upload: StagedUpload) -> None:
+        """Close a file that is published or discarded."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
         ...
 
 

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from glancefs.context import RequestContext
-from glancefs.staging import Staging
 from glancefs.tree.begun import Begun
 from glancefs.tree.copying import Copying
 from glancefs.tree.locking import Locking
 from glancefs.tree.looking import Looking
 from glancefs.tree.moving import Moving
-from glancefs.tree.ports import TreeDeadProperties, TreeFolders, TreeImages, TreeLocks
+from glancefs.tree.ports import StagingArea, TreeDeadProperties, TreeFolders, TreeImages, TreeLocks
 from glancefs.tree.special import Special
 from glancefs.tree.writing import Writing
 
@@ -40,7 +39,7 @@ def make_rooms(
     *,
     images: TreeImages,
     folders: TreeFolders,
-    staging: Staging,
+    staging: StagingArea,
     context: RequestContext,
     documents: Mapping[str, Callable[[], bytes]],
     locks: TreeLocks | None,

@@ -26,14 +26,14 @@ from glancefs.paths import is_reserved, path_of, split
 from glancefs.reader import ImageReader
 from glancefs.registries.locks import Lock
 from glancefs.rules import may_see
-from glancefs.staging import StagedUpload, Staging
+from glancefs.staging import StagedUpload
 from glancefs.stores.base import Space
 from glancefs.tree import attributes
 from glancefs.tree.begun import Begun
 from glancefs.tree.copying import Copied
 from glancefs.tree.entries import MTIME, Entry, EntryKind, image_key, mtime_text, staged_entry
 from glancefs.tree.looking import check_not_reserved
-from glancefs.tree.ports import TreeDeadProperties, TreeFolders, TreeImages, TreeLocks
+from glancefs.tree.ports import StagingArea, TreeDeadProperties, TreeFolders, TreeImages, TreeLocks
 from glancefs.tree.rooms import make_rooms
 
 
@@ -76,7 +76,7 @@ class ImageTree:
         *,
         images: TreeImages,
         folders: TreeFolders,
-        staging: Staging,
+        staging: StagingArea,
         context: RequestContext,
         documents: Mapping[str, Callable[[], bytes]],
         locks: TreeLocks | None = None,
@@ -394,9 +394,9 @@ class ImageTree:
         """Give back a lock that holds for this path; an admin may break anybody's. Raises LockNotFound."""
         self._locking.unlock(path, token)
 
-    def locks_on(self, path: str) -> Sequence[Lock]:
+    def locks_on(self, path: str, entry: Entry | None = None) -> Sequence[Lock]:
         """Give the locks that hold for a path, its own and deep ones from above, with the paths of this tree."""
-        return self._locking.on(path)
+        return self._locking.on(path, entry)
 
     def locks_below(self, path: str) -> Sequence[Lock]:
         """Give the locks on paths below a folder, at any depth: for a listing, one look serves all of it."""

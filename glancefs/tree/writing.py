@@ -28,12 +28,12 @@ from glancefs.errors import (
 from glancefs.model import Image, ImageStatus
 from glancefs.paths import is_dot, name_of, split
 from glancefs.rules import check_unprotected, may_change
-from glancefs.staging import StagedState, StagedUpload, Staging
+from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree.begun import Begun
 from glancefs.tree.entries import Entry, EntryKind, is_broken_off
 from glancefs.tree.locking import Locking
 from glancefs.tree.looking import Looking, check_not_reserved
-from glancefs.tree.ports import TreeFolders, TreeImages
+from glancefs.tree.ports import StagingArea, TreeFolders, TreeImages
 from glancefs.tree.publishing import changes_of, new_image
 
 _OVER: Final = frozenset({StagedState.PUBLISHED, StagedState.DISCARDED})
@@ -47,7 +47,7 @@ class Writing:
         *,
         images: TreeImages,
         folders: TreeFolders,
-        staging: Staging,
+        staging: StagingArea,
         begun: Begun,
         looking: Looking,
         locking: Locking,

@@ -72,6 +72,58 @@ _MOUNT: Final = (
     Figure(key="mount-memory", what="mount: memory with 100,000 listed, 100 open", unit="MiB", at_most=150),
 )
 
+_DAV_NAMES: Final = {
+    "nginx": "nginx as it comes, with dav-ext",
+    "tuned": TUNED,
+    "apache": "Apache, mod_dav",
+    "rclone": "rclone serve webdav",
+    "stock": "wsgidav as it comes",
+}
+DAV_PEERS: Final = {
+    "dav-get": ("nginx", "apache", "rclone", "stock"),
+    "dav-put": ("tuned", "nginx", "apache", "rclone", "stock"),
+    "dav-list": ("apache", "nginx", "rclone", "stock"),
+    "dav-list-all": ("apache", "nginx", "rclone", "stock"),
+    "dav-small": ("stock", "rclone", "apache", "nginx"),
+    "dav-look": ("stock", "rclone", "apache", "nginx"),
+}
+"""Beside whom each figure of the WebDAV door stands, the one that was promised about first."""
+
+
+def _beside(key: str, what: str, unit: str, **ratios: float) -> tuple[Figure, ...]:
+    """One line for each peer; ``ratios`` says what was promised beside whom."""
+    return tuple(
+        Figure(
+            key=f"{key}-{peer}",
+            what="the same" if number else what,
+            unit=unit,
+            peer=_DAV_NAMES[peer],
+            ratio=ratios.get(peer),
+        )
+        for number, peer in enumerate(DAV_PEERS[key])
+    )
+
+
+_DAV: Final = (
+    *_beside("dav-get", "WebDAV: GET of 1 GiB", "MB/s", nginx=0.9),
+    *_beside("dav-put", "WebDAV: PUT of 1 GiB, hashed and synced", "MB/s", tuned=0.6, nginx=0.6),
+    Figure(key="dav-busy", what="WebDAV: memory during these transfers, each worker", unit="MiB", at_most=100),
+    *_beside("dav-list", "WebDAV: PROPFIND of 10,000, as clients ask", "/s", apache=0.5),
+    Figure(key="dav-list-first", what="the same, until the first bytes", unit="ms", at_most=50),
+    Figure(key="dav-list-memory", what="the same, memory at its highest", unit="MiB", at_most=100),
+    *_beside("dav-list-all", "WebDAV: PROPFIND of 10,000, all properties", "/s", apache=0.5),
+    Figure(key="dav-list-all-first", what="the same, until the first bytes", unit="ms", at_most=50),
+    Figure(key="dav-list-all-memory", what="the same, memory at its highest", unit="MiB", at_most=100),
+    *_beside("dav-small", "WebDAV: GET of 4 KiB, 8 clients, one worker", "/s", stock=2),
+    *_beside("dav-look", "WebDAV: PROPFIND of one file, 8 clients, one worker", "/s", stock=2),
+)
+
+_STORES: Final = (
+    Figure(key="swift-upload", what="Swift store: 512 MiB in", unit="MB/s", peer="swift upload", ratio=0.9),
+    Figure(key="swift-download", what="Swift store: 512 MiB out", unit="MB/s", peer="swift download", ratio=0.9),
+    Figure(key="swift-mount", what="Swift store: 512 MiB read through a mount", unit="MB/s", peer="swift download"),
+)
+
 FIGURES: Final = (
     Figure(key="get", what="GET of 1 GiB", unit="MB/s", peer="nginx", ratio=0.9),
     Figure(key="get-4", what="GET of 1 GiB, 4 at a time", unit="MB/s", peer="nginx", ratio=0.9),
@@ -106,6 +158,8 @@ FIGURES: Final = (
     Figure(key="idle", what="memory when idle, one worker", unit="MiB", at_most=60),
     Figure(key="busy", what="memory at its highest during these transfers, each worker", unit="MiB", at_most=100),
     *_MOUNT,
+    *_DAV,
+    *_STORES,
 )
 
 

@@ -45,6 +45,11 @@ The machine: {machine}.
 - **Create + delete** is `POST` and `DELETE` of one image after the other by each client; not one request failed.
   Each answer comes after the commit is on the disk; commits of concurrent requests share one sync.
 - **Slow uploads** send a few bytes ten times a second. Four clients ask beside them without a pause.
+- **WebDAV**: the peers run as they come, each with a log of requests, on folders of the same disk: Apache's `mod_dav`
+  on `mpm_event`, nginx with its own module and dav-ext, `rclone serve webdav` without its cache, the command of
+  wsgidav. Transfers are as above. Lists are of one folder with 10,000 files of 4 bytes, on a connection of their own;
+  "as clients ask" names the five properties that they show (what kind, how large, when changed, when made, ETag).
+  For all properties glancefs also sends the metadata of each image.
 - **Memory** is resident memory, shared pages included, of each process.
 """
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,7 +135,10 @@ class FolderContract:
     def test_every_looker_finds_what_a_plain_model_finds(
         self, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
-        registry = self.make(tmp_path_factory.mktemp("registry"))
+        with closing(self.make(tmp_path_factory.mktemp("registry"))) as registry:
+            self._look(data, registry)
+
+    def _look(self, data: st.DataObject, registry: Registry) -> None:
         images = []
         for name in data.draw(st.lists(NAMES, max_size=8)):
             owner = data.draw(st.sampled_from(["alice", "bob", None]))
@@ -163,7 +167,6 @@ class FolderContract:
                 assert registry.folders.first_named(one.name, view) == first
                 assert registry.folders.at(one.name, view).image == first
                 assert registry.folders.first_of_their_names([other.id for other in same], view) == {first.id}
-        registry.close()
 
     def test_what_is_not_there_holds_nothing_and_is_not_found(self, registry: Registry) -> None:
         assert names_in(registry, "a", ALICE) == []

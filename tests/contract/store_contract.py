@@ -9,10 +9,8 @@ Threading: some tests race threads on purpose.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
-import random
 import threading
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +22,10 @@ from hypothesis import strategies as st
 
 from glancefs.errors import DataMissing, RegistryUnavailable, StoreFull, UploadTruncated
 from glancefs.model import Location
-from glancefs.stores.base import CopyingStore, Store, Stored, Swept, copies_data
+from glancefs.stores.base import Store, Stored, Swept
 from glancefs.stores.pipeline import BLOCK, BLOCKS, SMALL
+from tests.contract.store_copying import CopyingContract
+from tests.contract.store_steps import all_known, checksum_of, none_known, put, read, some_bytes
 
 SIZES = [0, 1, SMALL - 1, SMALL, SMALL + 1, BLOCK, BLOCK + SMALL, (BLOCKS + 2) * BLOCK + 7]
 # Many examples run over one store, and each backend inherits the test; no example minds what others put there.
@@ -37,37 +37,6 @@ PIECES = st.lists(st.integers(1, 2 * BLOCK), min_size=1, max_size=8)
 SAID = st.none() | st.integers(0, 4 * BLOCK)
 START, STOP = st.integers(0, 1200), st.none() | st.integers(0, 1200)
 HOSTILE_KEYS = ["", ".", "..", "../../etc/passwd", "/etc/passwd", "a" * 32 + "\n", "A" * 32, "a\0b", "é" * 32, "ab/cd"]
-
-
-def some_bytes(size: int) -> bytes:
-    return random.Random(size).randbytes(size)
-
-
-def checksum_of(data: bytes) -> str:
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def put(store: Store, data: bytes) -> Stored:
-    with store.claim() as key:
-        return store.add(key, io.BytesIO(data), size=len(data))
-
-
-def read(store: Store, stored: Stored, start: int = 0, stop: int | None = None) -> bytes:
-    with store.open(stored.location, start, stop) as stream:
-        return stream.read()
-
-
-def put_copy(store: CopyingStore, stored: Stored) -> Stored:
-    with store.claim() as key:
-        return store.copy(key, stored.location, checksum=stored.checksum)
-
-
-def all_known(locations: Collection[Location]) -> Collection[Location]:
-    return locations
-
-
-def none_known(locations: Collection[Location]) -> Collection[Location]:
-    return ()
 
 
 class Pieces:
@@ -122,7 +91,7 @@ def check_range(store: Store, start: int, stop: int | None) -> None:
     store.delete(stored.location)
 
 
-class StoreContract:
+class StoreContract(CopyingContract):
     """Subclass this as ``Test...`` and say how a store is made."""
 
     many = 700
@@ -436,76 +405,6 @@ class StoreContract:
             sweeping.result()
         assert len(rows) == 16 * len(range(0, self.turns, 3))
         assert all(store.size(location) >= 0 for location in rows)
-
-    # Copying
-
-    @pytest.mark.parametrize("size", [0, 1, BLOCK + SMALL])
-    def test_a_copy_is_the_same_data_and_minds_nothing_that_becomes_of_the_first(self, store: Store, size: int) -> None:
-        if not copies_data(store):
-            return
-        first = put(store, some_bytes(size))
-        second = put_copy(store, first)
-        third = put_copy(store, second)
-        assert (second.size, second.checksum) == (first.size, first.checksum)
-        assert len({stored.location for stored in (first, second, third)}) == 3
-        store.delete(first.location)
-        assert [read(store, stored) for stored in (second, third)] == [some_bytes(size)] * 2
-        store.delete(third.location)
-        assert read(store, second) == some_bytes(size)
-        assert store.sweep(all_known) == Swept()
-
-    def test_what_is_missing_can_not_be_copied_and_leaves_nothing(self, store: Store) -> None:
-        if not copies_data(store):
-            return
-        first = put(store, b"data")
-        store.delete(first.location)
-        for location in (first.location, Location(store="elsewhere", key=first.location.key)):
-            with store.claim() as key, pytest.raises(DataMissing):
-                store.copy(key, location, checksum=first.checksum)
-            with pytest.raises(DataMissing):
-                store.size(Location(store=store.scheme, key=key))
-
-    def test_a_key_takes_one_copy(self, store: Store) -> None:
-        if not copies_data(store):
-            return
-        first = put(store, b"data")
-        with store.claim() as key:
-            store.copy(key, first.location, checksum=first.checksum)
-            with pytest.raises(ValueError, match="fresh key"):
-                store.copy(key, first.location, checksum=first.checksum)
-        with pytest.raises(ValueError, match="fresh key"):
-            store.copy(key, first.location, checksum=first.checksum)
-
-    def test_a_sweep_takes_a_copy_that_no_row_names_and_leaves_the_rest(self, store: Store) -> None:
-        if not copies_data(store):
-            return
-        first = put(store, b"data")
-        with store.claim() as key:
-            copied = store.copy(key, first.location, checksum=first.checksum)
-            assert store.is_claimed(copied.location)
-            # Not even the first may go now, where both are one file.
-            store.sweep({first.location}.intersection)
-            assert read(store, copied) == b"data"
-        assert not store.is_claimed(copied.location)
-        assert store.sweep({first.location}.intersection).orphans == 1
-        with pytest.raises(DataMissing):
-            store.open(copied.location)
-        assert read(store, first) == b"data"
-
-    def test_many_threads_copy_the_same_data_at_once(self, store: Store) -> None:
-        if not copies_data(store):
-            return
-        first = put(store, some_bytes(BLOCK))
-        barrier = threading.Barrier(8)
-
-        def work(_: int) -> Stored:
-            barrier.wait(30)
-            return put_copy(store, first)
-
-        with ThreadPoolExecutor(8) as pool:
-            copies = list(pool.map(work, range(8)))
-        store.delete(first.location)
-        assert [read(store, copied) == some_bytes(BLOCK) for copied in copies] == [True] * 8
 
     # Adopting
 

@@ -27,6 +27,18 @@ class TestSqlLocks(LockContract):
         return SqlRegistry(url=registry_url(folder), migrate=True)
 
 
+class TestSqlLocksWhenThereAreMany(LockContract):
+    """As above, but every question goes to the database."""
+
+    @staticmethod
+    def open(folder: Path) -> Registry:
+        return SqlRegistry(url=registry_url(folder), migrate=True)
+
+    @pytest.fixture(autouse=True)
+    def look_through_none_in_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("glancefs.registries.sql_locks._FEW", -1)
+
+
 class TestSqlDeadProperties(DeadPropertyContract):
     @staticmethod
     def open(folder: Path) -> Registry:

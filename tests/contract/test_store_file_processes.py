@@ -20,7 +20,8 @@ from glancefs.errors import DataMissing
 from glancefs.model import Location
 from glancefs.stores.base import Swept
 from glancefs.stores.file import FileStore
-from tests.contract.store_contract import Breaking, none_known
+from tests.contract.store_contract import Breaking
+from tests.contract.store_steps import none_known
 from tests.support.capabilities import ROOT
 from tests.support.processes import Process, Processes
 

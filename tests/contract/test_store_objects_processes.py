@@ -29,7 +29,8 @@ from glancefs.stores.s3 import S3Engine, S3Settings, make_client
 from glancefs.stores.swift import SwiftEngine
 from glancefs.stores.swift_access import Credentials, SwiftAccess
 from tests.contract.object_contract import PAGE, PART
-from tests.contract.store_contract import Breaking, none_known, put, read, some_bytes
+from tests.contract.store_contract import Breaking
+from tests.contract.store_steps import none_known, put, read, some_bytes
 from tests.support.capabilities import ROOT
 from tests.support.processes import Process, Processes
 from tests.support.swift import KEY, USER, Swift

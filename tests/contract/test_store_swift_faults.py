@@ -22,7 +22,7 @@ from glancefs.stores.pipeline import BLOCK
 from glancefs.stores.swift import SwiftEngine
 from glancefs.stores.swift_access import Credentials, SwiftAccess
 from tests.contract.object_contract import PART
-from tests.contract.store_contract import checksum_of, none_known, put, read, some_bytes
+from tests.contract.store_steps import checksum_of, none_known, put, read, some_bytes
 from tests.support.processes import Processes
 from tests.support.swift import KEY, MOST_SEGMENTS, STRANGER, STRANGERS_KEY, USER, Swift, start_swift
 

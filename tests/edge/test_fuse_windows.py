@@ -11,6 +11,7 @@ import trio
 
 from glancefs.errors import DataMissing, StoreFull
 from glancefs.fuse.bridge import Bridge, open_bridge
+from glancefs.fuse.mapping import WORTH_IT, FileMapping
 from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.windows import LARGEST_REQUEST, PageWindow, StreamWindow, WriteWindow
 
@@ -56,6 +57,63 @@ def test_what_the_page_cache_lacks_is_fetched_whole(tmp_path: Path) -> None:
 
     crossing(work)
     assert path.stat().st_size == len(data)
+
+
+def test_what_is_in_memory_is_shown_without_a_copy_and_what_is_not_is_fetched(tmp_path: Path) -> None:
+    data = os.urandom(3 * LARGEST_REQUEST + 5000)
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    places = [(0, LARGEST_REQUEST), (5, WORTH_IT), (4096, LARGEST_REQUEST), (len(data) - WORTH_IT, WORTH_IT), (7, 100)]
+
+    async def work(bridge: Bridge) -> None:
+        pages = PageWindow(bridge=bridge, statistics=statistics)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            mapping = FileMapping.of(file.fileno(), len(data))
+            assert mapping is not None
+            for is_in_memory in (True, False):
+                if not is_in_memory:
+                    mapping.rest()
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                for offset, size in places:
+                    got = await pages.read(file.fileno(), offset, size, mapping=mapping)
+                    assert bytes(got) == data[offset : offset + size]
+            assert mapping.part(len(data) - 10, 11) is None
+            assert mapping.part(0, 3 * LARGEST_REQUEST) is None
+            mapping.close()
+
+    statistics = Statistics()
+    crossing(work)
+    assert statistics.cache_hits >= len(places)
+
+
+def test_a_mapped_file_that_became_shorter_shows_no_zeros_for_data(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * (WORTH_IT + 4096))
+
+    async def work(bridge: Bridge) -> None:
+        pages = PageWindow(bridge=bridge, statistics=Statistics())
+        with path.open("rb") as file:
+            mapping = FileMapping.of(file.fileno(), WORTH_IT + 4096)
+            assert mapping is not None
+            os.truncate(path, WORTH_IT + 10)
+            with pytest.raises(DataMissing):
+                await pages.read(file.fileno(), 4096, WORTH_IT, mapping=mapping)
+            mapping.close()
+
+    crossing(work)
+    assert path.stat().st_size == WORTH_IT + 10
+
+
+def test_small_files_and_those_of_others_are_not_mapped(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * (WORTH_IT - 1))
+    with (tmp_path / "a").open("rb") as file:
+        assert FileMapping.of(file.fileno(), WORTH_IT - 1) is None
+    with (tmp_path / "a").open("ab") as file:
+        file.write(b"x")
+        if os.geteuid() == 0:
+            os.chown(tmp_path / "a", 1234, -1)
+            assert FileMapping.of(file.fileno(), WORTH_IT) is None
 
 
 def test_data_that_end_too_early_are_an_error_and_no_end_of_file(tmp_path: Path) -> None:

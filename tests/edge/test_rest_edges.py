@@ -290,6 +290,7 @@ def test_metrics_count_requests_bytes_and_images(make_rest: MakeRest) -> None:
     assert value('glancefs_image_bytes{status="available",store="file"}') == 1000
     assert value("glancefs_uploads_under_way") == 0
     assert value("glancefs_registry_up") == 1
+    assert value('glancefs_store_up{store="file"}') == 1
 
 
 def test_an_upload_under_way_is_counted_until_it_ends(make_rest: MakeRest) -> None:

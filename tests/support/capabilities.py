@@ -55,6 +55,11 @@ def git(*words: str) -> str | None:
     return said.stdout.decode(errors="surrogateescape") if said.returncode == 0 else None
 
 
+def _gvfs_works() -> bool:
+    backends = [Path(folder, "gvfsd-dav") for folder in ("/usr/libexec", "/usr/lib/gvfs")]
+    return any(map(Path.is_file, backends)) and tool("gio") is not None and tool("dbus-run-session") is not None
+
+
 def _fuse_works() -> bool:
     return tool("fusermount3") is not None and os.access("/dev/fuse", os.R_OK | os.W_OK)
 
@@ -80,13 +85,20 @@ def registered(capabilities: Iterable[Capability]) -> Mapping[str, Capability]:
 # A new capability is one entry here; tests name it in @pytest.mark.needs(...).
 CAPABILITIES = registered(
     [
+        Capability(
+            name="apache", present=lambda: tool("apache2") is not None, source="apache2, which `make bench` unpacks"
+        ),
         _command("bindfs", "bindfs, which `make bench` installs"),
+        _command("cadaver", "cadaver"),
         _command("curl", "curl"),
+        Capability(name="davfs2", present=lambda: tool("mount.davfs") is not None, source="Debian package davfs2"),
         _command("fio", "fio"),
         Capability(name="fuse", present=_fuse_works, source="/dev/fuse and the Debian package fuse3"),
         _command("getfattr", "attr"),
         Capability(name="grub", present=GRUB.is_file, source="Debian package grub-rescue-pc"),
         Capability(name="git", present=lambda: git("rev-parse") is not None, source="a git work tree"),
+        Capability(name="gvfs", present=_gvfs_works, source="Debian packages gvfs-backends, libglib2.0-bin and dbus"),
+        _command("litmus", "litmus"),
         Capability(
             name="keystone", present=KEYSTONE.is_file, source="requirements-keystone.lock, by `make setup-test`"
         ),
@@ -100,8 +112,10 @@ CAPABILITIES = registered(
         _command("openssl", "openssl"),
         _command("qemu-img", "qemu-utils"),
         _command("qemu-system-x86_64", "qemu-system-x86"),
-        _command("rclone", "rclone, which `make bench` installs"),
+        _command("rclone", "rclone"),
         Capability(name="root", present=lambda: os.geteuid() == 0, source="a run as root"),
+        _command("mkfs.btrfs", "btrfs-progs"),
+        _command("mkfs.xfs", "xfsprogs"),
         _command("rsync", "rsync"),
         _command("stress-ng", "stress-ng"),
         Capability(

@@ -17,8 +17,13 @@ TOP_LEVEL = frozenset(
     [
         *("glancefs", "gateway", "mount_helpers", "tests", "docs", ".ci"),
         *("README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml"),
-        *("requirements.lock", "requirements-test.lock", "requirements-build.lock"),
-        *("requirements-swift.lock", "requirements-keystone.lock"),
+        *(
+            "requirements.lock",
+            "requirements-test.lock",
+            "requirements-build.lock",
+            "requirements-keystone.lock",
+            "requirements-swift.lock",
+        ),
         *(".gitignore", ".gitattributes", ".editorconfig", ".pre-commit-config.yaml"),
     ]
 )

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from tests.support.processes import run
 
+_FLAGS = {"xfs": ["-q", "-f"], "btrfs": ["-q", "-f"]}
+
 
 @contextmanager
 def mounted(folder: Path, *, kind: str, size: int) -> Iterator[Path]:
-    """Mount an empty file system of this kind (``tmpfs``, ``ext4``, ``ext2``) and this many bytes below a folder."""
+    """Mount an empty file system of this kind (``tmpfs``, ``ext4``, ``xfs``, …) and this many bytes below a folder."""
     place = folder / f"{kind}-mounted"
     place.mkdir()
     if kind == "tmpfs":
@@ -26,7 +28,7 @@ def mounted(folder: Path, *, kind: str, size: int) -> Iterator[Path]:
         image = folder / f"{kind}.img"
         with image.open("wb") as file:
             file.truncate(size)
-        run([f"mkfs.{kind}", "-q", "-F", "-m", "0", image])
+        run([f"mkfs.{kind}", *_FLAGS.get(kind, ["-q", "-F", "-m", "0"]), image])
         run(["mount", "-o", "loop", image, place])
     try:
         yield place

@@ -243,13 +243,14 @@ class RestMaker:
         metrics = Metrics(routes=ROUTES)
         self._closing.append(metrics.close)
         images = Images(registry=registry, stores={"file": store}, default_store="file", **options)
+        health = Health(registry=registry, stores={"file": store})
         application = Application(
             door=RestDoor(images=images, uploads=metrics.upload),
             authenticator=HtpasswdAuth(
                 file=PasswordFile(path=passwords), remembered=RememberedPasswords(), admins=("root",)
             ),
-            health=Health(registry=registry, stores={"file": store}),
-            metrics=MetricsPage(metrics=metrics, registry=registry),
+            health=health,
+            metrics=MetricsPage(metrics=metrics, registry=registry, health=health),
             public_url=public_url,
             mounted=mounted,
         )

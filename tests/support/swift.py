@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from configparser import RawConfigParser
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,7 @@ class Swift:
     folder: Path
     processes: Processes
     token_life: int = 86400
+    most_segments: int = MOST_SEGMENTS
     keystone: Mapping[str, str] | None = None
     """How it speaks to a Keystone, as its ``authtoken`` filter wants it; None: users of its own."""
     ports: dict[str, int] = field(default_factory=dict)
@@ -252,7 +254,7 @@ class Swift:
         keystone = dict(self.keystone or {})
         return {
             "cache": {"paste.filter_factory": "glancefs_cache:filter_factory"},
-            "slo": {"min_segment_size": 1, "max_manifest_segments": MOST_SEGMENTS},
+            "slo": {"min_segment_size": 1, "max_manifest_segments": self.most_segments},
             "s3api": {"s3_acl": "false", "location": "us-east-1", "min_segment_size": 1},
             "tempauth": {**users, "token_life": self.token_life},
             "authtoken": {
@@ -266,12 +268,10 @@ class Swift:
         }
 
 
-def start_swift(
-    processes: Processes, folder: Path, *, token_life: int = 86400, keystone: Mapping[str, str] | None = None
-) -> Swift:
-    """Start a cluster of its own."""
+def start_swift(processes: Processes, folder: Path, **said: Any) -> Swift:
+    """Start a cluster of its own; ``said`` are fields of `Swift`."""
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = Swift(folder=folder, processes=processes, token_life=token_life, keystone=keystone)
+    cluster = Swift(folder=folder, processes=processes, **said)
     cluster.start()
     return cluster
 

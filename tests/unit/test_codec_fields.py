@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.rest.conditions import failed_condition, range_applies
+from gateway.conditions import failed_condition, range_applies
+from gateway.ranges import MOST_RANGES, ByteRange, Multipart, wanted_ranges
 from gateway.rest.dialect import SEED, V1, Dialect
 from gateway.rest.fields import new_image, read_number, said_in
 from gateway.rest.queries import list_request, read_time
-from gateway.rest.ranges import MOST_RANGES, ByteRange, Multipart, wanted_ranges
 from gateway.wsgi import Request
 from glancefs.errors import InvalidQuery, InvalidRequest
 from glancefs.headers import encode_header_value

@@ -136,7 +136,7 @@ class ObjectEngine(Protocol):
         """Begin a large object. Gives the token that the other calls want."""
         ...
 
-    def put_part(self, name: str, token: str, number: int, data: bytes) -> Part:
+    def put_part(self, name: str, token: str, number: int, data: memoryview) -> Part:
         """Keep one part, numbered from 1; again replaces it. The engine has verified its MD5 when this returns."""
         ...
 

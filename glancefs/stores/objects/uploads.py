@@ -10,13 +10,13 @@ Threading: the caller's thread gathers, up to `SENDERS` threads of the upload's 
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from glancefs.stores.objects.engine import ObjectEngine, Part, Persistence
+from glancefs.stores.objects.pieces import Piece
 
 SENDERS: Final = 2
 """How many parts are on their way at once: while one waits for its answer, the other moves."""
@@ -34,10 +34,11 @@ class ObjectUpload:
         self._engine: Final = engine
         self._persistence: Final = persistence
         self._part_size: Final = part_size
-        self._gathered = io.BytesIO()
+        self._piece = Piece(part_size)
+        self._idle: Final[list[Piece]] = []
         self._token: str | None = None
         self._senders: ThreadPoolExecutor | None = None
-        self._sending: Final[deque[Future[Part]]] = deque()
+        self._sending: Final[deque[tuple[Future[Part], Piece]]] = deque()
         self._parts: Final[list[Part]] = []
         self._begun = 0
         self._is_finishing = False
@@ -45,9 +46,7 @@ class ObjectUpload:
     def write(self, data: memoryview) -> None:
         """Take the next bytes. Raises StoreUnavailable, StoreFull, also about earlier ones."""
         while data:
-            room = self._size_of_next() - self._gathered.tell()
-            self._gathered.write(data[:room])
-            data = data[room:]
+            data = data[self._piece.take(data) :]
             if data:
                 # Only once there is more: what fits into one part is sent in one piece.
                 self._send()
@@ -56,12 +55,12 @@ class ObjectUpload:
         """Make the object of all that came. Raises StoreUnavailable, StoreFull."""
         if self._token is None:
             self._is_finishing = True
-            content = self._gathered.getvalue()
+            content = bytes(self._piece.content())
             self._persistence.run(_DOING, lambda: self._engine.put(self._name, content))
             return
         self._send()
         while self._sending:
-            self._parts.append(self._sending.popleft().result())
+            self._take_result()
         self._stop_senders()
         self._is_finishing = True
         token = self._token
@@ -69,7 +68,7 @@ class ObjectUpload:
 
     def give_up(self) -> None:
         """Remove what was sent, as far as the engine can be reached; a sweep removes the rest."""
-        for sending in self._sending:
+        for sending, _ in self._sending:
             sending.cancel()
         self._stop_senders()
         token = self._token
@@ -79,9 +78,6 @@ class ObjectUpload:
             # It may have been finished although we never heard so.
             self._persistence.try_once("removing an upload", lambda: self._engine.remove(self._name))
 
-    def _size_of_next(self) -> int:
-        return self._part_size * (1 + self._begun // _GROWS_EVERY)
-
     def _send(self) -> None:
         """Hand what is gathered to a sender; wait for an earlier part where all senders are busy."""
         if self._token is None:
@@ -89,14 +85,27 @@ class ObjectUpload:
         if self._senders is None:
             self._senders = ThreadPoolExecutor(SENDERS, thread_name_prefix="send")
         while len(self._sending) >= SENDERS:
-            self._parts.append(self._sending.popleft().result())
-        # Without a copy: BytesIO lends its buffer to the bytes that it gives.
-        content = self._gathered.getvalue()
-        self._gathered = io.BytesIO()
+            self._take_result()
         self._begun += 1
-        self._sending.append(self._senders.submit(self._persistence.run, _DOING, self._put(content, self._begun)))
+        work = self._put(self._piece.content(), self._begun)
+        self._sending.append((self._senders.submit(self._persistence.run, _DOING, work), self._piece))
+        self._piece = self._next_piece()
 
-    def _put(self, content: bytes, number: int) -> Callable[[], Part]:
+    def _next_piece(self) -> Piece:
+        size = self._part_size * (1 + self._begun // _GROWS_EVERY)
+        while self._idle:
+            piece = self._idle.pop()
+            if piece.size == size:
+                piece.filled = 0
+                return piece
+        return Piece(size)
+
+    def _take_result(self) -> None:
+        sent, piece = self._sending.popleft()
+        self._parts.append(sent.result())
+        self._idle.append(piece)
+
+    def _put(self, content: memoryview, number: int) -> Callable[[], Part]:
         token = self._token
         assert token is not None  # noqa: S101 - `_send` has begun the upload
         return lambda: self._engine.put_part(self._name, token, number, content)

@@ -454,6 +454,17 @@ def test_lost_data(mounted: Mount) -> None:
     must_be_refused(errno.EIO, (mounted / "a").read_bytes)
     assert "not in their store" in (mounted / ".glance/errors").read_text()
     assert "not in their store" in mounted.log()
+    mounted.shell("head -c 3000000 /dev/urandom >b")
+    location = mounted.image("b").location
+    assert location is not None
+    (shortened,) = (mounted.data / "images").rglob(location.key)
+    # Past what the kernel has of it.
+    descriptor = os.open(mounted / "b", os.O_RDONLY | os.O_DIRECT)
+    assert len(os.pread(descriptor, 500_000, 800_000)) == 500_000
+    os.truncate(shortened, 1_000_000)
+    must_be_refused(errno.EIO, lambda: os.pread(descriptor, 500_000, 800_000))
+    os.close(descriptor)
+    assert "bytes too early" in (mounted / ".glance/errors").read_text()
 
 
 @pytest.mark.promise("Exchanging two files in one step is refused: EINVAL.")

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading past all that SQLAlchemy does for each statement and each row, where that is most of what a request takes.
+
+Answers for where a database stands, which is the one row that every writer changes, and for rows as tuples.
+
+Threading: pure functions over a connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, CursorResult, select
+
+from glancefs.registries.schema import counters
+
+_STATEMENT: Final = select(counters.c.revision, counters.c.locks, counters.c.has_dead_properties).where(
+    counters.c.id == 1
+)
+_TEXT: Final = str(_STATEMENT.compile(compile_kwargs={"literal_binds": True}))
+
+
+class Pulse(NamedTuple):
+    """Where a database stands."""
+
+    revision: int
+    """The latest change of an image or a folder."""
+    locks: int | None
+    """How many locks there are, expired ones too."""
+    has_dead_properties: bool | None
+    """Whether there ever was one."""
+
+
+def pulse_of(connection: Connection) -> Pulse:
+    """Read where the database stands."""
+    driver: Any = connection.connection.dbapi_connection
+    try:
+        cursor = driver.cursor()
+        cursor.execute(_TEXT)
+        row = cursor.fetchone()
+        cursor.close()
+    except Exception:  # noqa: BLE001 - every driver has errors of its own; asked the long way, they come out translated
+        row = connection.execute(_STATEMENT).one()
+    return Pulse(*row)
+
+
+def fetched(result: CursorResult[Any]) -> Sequence[tuple[Any, ...]]:
+    """Give rows as the driver does: what SQLAlchemy makes of each takes longer than all else that is done with it."""
+    assert result.cursor is not None  # noqa: S101 - it selects
+    rows: Sequence[tuple[Any, ...]] = result.cursor.fetchall()
+    result.close()
+    return rows
