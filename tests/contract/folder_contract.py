@@ -136,9 +136,9 @@ class FolderContract:
         self, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         with closing(self.make(tmp_path_factory.mktemp("registry"))) as registry:
-            self._look(data, registry)
+            self._check_what_is_found(data, registry)
 
-    def _look(self, data: st.DataObject, registry: Registry) -> None:
+    def _check_what_is_found(self, data: st.DataObject, registry: Registry) -> None:
         images = []
         for name in data.draw(st.lists(NAMES, max_size=8)):
             owner = data.draw(st.sampled_from(["alice", "bob", None]))
