@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
@@ -40,6 +41,11 @@ STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for statu
 _MOST_PARAMETERS: Final = 1000
 
 
+@lru_cache(maxsize=256)
+def _key(name: str) -> str:
+    return "HTTP_" + name.upper().replace("-", "_")
+
+
 class Request:
     """One request. ``context`` says who asks; ``base_url`` is what the URIs in answers begin with."""
 
@@ -61,7 +67,7 @@ class Request:
 
     def header(self, name: str) -> str | None:
         """Give a header by its lower-case name, its bytes as Latin-1; None where there is none."""
-        value: str | None = self.environ.get("HTTP_" + name.upper().replace("-", "_"))
+        value: str | None = self.environ.get(_key(name))
         return value
 
     @property

@@ -73,6 +73,8 @@ def name_of(path: str) -> str:
     Raises InvalidPath for the root, for what lies in the mount's own folder, and for what is no path of files
     (components that are empty, ``.``, ``..``, not UTF-8, or hold control characters); PathTooLong.
     """
+    if len(path) <= MAX_COMPONENT and _ORDINARY.fullmatch(path):
+        return path
     components = path.split("/")
     for component in components:
         check_component(component)

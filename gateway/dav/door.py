@@ -189,7 +189,11 @@ class DavDoor:
             properties=call.properties,
             tree=call.tree,
         )
-        headers = [("Content-Type", TYPE), ("Cache-Control", "no-cache")]
+        headers = [("Cache-Control", "no-cache")]
+        if members is None:
+            # One packet with its length; a listing goes out while it is made.
+            return whole(HTTPStatus.MULTI_STATUS, TYPE, b"".join(answer.pieces(entry, None)), headers)
+        headers.append(("Content-Type", TYPE))
         return Response(status=HTTPStatus.MULTI_STATUS, headers=headers, body=answer.pieces(entry, members))
 
     @staticmethod

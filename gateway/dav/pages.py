@@ -35,7 +35,7 @@ _HEAD: Final = """<!DOCTYPE html>
 body{{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:64rem;margin:2.5rem auto;\
 padding:0 1.25rem}}
 a{{color:var(--link);text-decoration:none}}a:hover{{text-decoration:underline}}
-nav{{font-size:1.3rem;font-weight:600;overflow-wrap:anywhere;margin-bottom:1.25rem}}\
+nav{{font-size:1.3rem;font-weight:600;overflow-wrap:anywhere;margin-bottom:1.25rem;padding:0 .6rem}}\
 nav i{{color:var(--dim);font-style:normal;font-weight:400;padding:0 .35em}}
 table{{border-collapse:collapse;width:100%}}th{{text-align:left;font-weight:600;color:var(--dim);font-size:.85rem}}
 th,td{{padding:.45rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}}
@@ -43,7 +43,7 @@ tbody tr:hover{{background:var(--hover)}}
 td:first-child{{white-space:normal;overflow-wrap:anywhere;width:99%}}
 .n{{text-align:right;font-variant-numeric:tabular-nums}}time,.d{{color:var(--dim);font-variant-numeric:tabular-nums}}
 .k{{background:var(--mark);border-radius:1em;padding:.1em .7em;font-size:.8rem}}
-footer{{color:var(--dim);font-size:.85rem;margin-top:1.25rem}}
+footer{{color:var(--dim);font-size:.85rem;margin-top:1.25rem;padding:0 .6rem}}
 @media(max-width:38rem){{th:nth-child(4),td:nth-child(4),th:nth-child(2),td:nth-child(2){{display:none}}}}
 </style></head><body>
 <nav aria-label="Folders">{crumbs}</nav>

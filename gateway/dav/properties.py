@@ -62,7 +62,8 @@ def etag_of(entry: Entry) -> str | None:
     if entry.image is not None:
         if entry.kind is EntryKind.IMAGE and entry.image.checksum is not None:
             return _compact(entry.image.checksum)
-        return f'"{entry.image.status}:{entry.image.id}:{entry.size}"'
+        # The same while data are on their way in, so that who brings them under a condition is not refused at the end.
+        return f'"queued:{entry.image.id}"'
     if entry.staged is not None:
         # Each upload to a path makes a file of its own.
         return f'"{entry.key}"'

@@ -10,6 +10,7 @@ Threading: immutable.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -41,18 +42,16 @@ class Target:
 
 
 class Share:
-    """The URLs of the share as one request has them: they begin with ``prefix`` (``/dav``), on ``hosts``."""
+    """The URLs of the share as one request has them: they begin with ``prefix`` (``/dav``), on one of ``hosts``."""
 
-    def __init__(self, *, prefix: str, hosts: frozenset[str]) -> None:
+    def __init__(self, *, prefix: str, hosts: Callable[[], frozenset[str]]) -> None:
         self.prefix: Final = prefix
         self._hosts: Final = hosts
 
     @classmethod
     def of(cls, environ: WSGIEnvironment, *, base_url: str) -> Share:
         """Give that of a request that was let in under a prefix."""
-        said = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
-        hosts = frozenset({_host(said), _host(urlsplit(base_url).netloc)})
-        return cls(prefix=environ.get("SCRIPT_NAME", ""), hosts=hosts)
+        return cls(prefix=environ.get("SCRIPT_NAME", ""), hosts=lambda: _hosts(environ, base_url))
 
     def requested(self, environ: WSGIEnvironment) -> Target:
         """Read the URL of the request itself. Raises InvalidPath."""
@@ -79,7 +78,7 @@ class Share:
             path = path[path.index("/") :] if "/" in path else "/"
         if "?" in path or "#" in path or _BAD_ESCAPE.search(path):
             raise _no_url(url)
-        if host and host not in self._hosts:
+        if host and host not in self._hosts():
             return None
         if path != self.prefix and not path.startswith(f"{self.prefix}/"):
             return None
@@ -112,6 +111,11 @@ def _target(path: bytes) -> Target:
         raise InvalidPath("The path is no UTF-8.", field="name") from None
     # Clients join URLs carelessly; a name with an empty part has an escape for it.
     return Target(path="/".join(filter(None, text.split("/"))), is_folder=text.endswith("/") or not text)
+
+
+def _hosts(environ: WSGIEnvironment, base_url: str) -> frozenset[str]:
+    said = environ.get("HTTP_HOST") or f"{environ['SERVER_NAME']}:{environ['SERVER_PORT']}"
+    return frozenset({_host(said), _host(urlsplit(base_url).netloc)})
 
 
 def _host(netloc: str) -> str:

@@ -39,8 +39,11 @@ class Deadlines:
 
     look: float = 30.0
     change: float = 60.0
-    slowest_data: float = 20 * 1024 * 1024
-    """Bytes per second: what a commit of so many bytes may take is added to the deadline of a change."""
+    slowest_data: float = 2 * 1024 * 1024
+    """Bytes per second: what a commit of so many bytes may take is added to the deadline of a change.
+
+    A commit into a store on other machines carries all bytes there.
+    """
 
     def commit(self, size: int) -> float:
         """How long making an image of so many bytes may take."""

@@ -9,10 +9,12 @@ Threading: pure functions and frozen values.
 
 from __future__ import annotations
 
+import grp
 import math
 import os
 import pwd
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -181,12 +183,10 @@ def _value(name: str, text: str) -> Any:  # noqa: ANN401 - each option has a typ
 
 
 def _id_of(name: str, text: str) -> int:
-    try:
-        entry = pwd.getpwnam(text)
-    except KeyError:
-        message = f"The mount option {name} takes {_OURS[name][0]} or a user's name, not {text[:80]!r}."
-        raise ConfigError(message) from None
-    return entry.pw_uid if name == "uid" else entry.pw_gid
+    with suppress(KeyError):
+        return pwd.getpwnam(text).pw_uid if name == "uid" else grp.getgrnam(text).gr_gid
+    message = f"The mount option {name} takes {_OURS[name][0]} or name, not {text[:80]!r}."
+    raise ConfigError(message)
 
 
 def _unknown(word: str) -> str:

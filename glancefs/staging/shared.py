@@ -97,6 +97,7 @@ class SharedFiles:
         self._area: Final = area
         self._folder: Final = folder
         self._open: Final[dict[str, StagedUpload]] = {}
+        self._is_empty: bool | None = None
 
     # ---- files
 
@@ -104,6 +105,7 @@ class SharedFiles:
         """Begin an empty file that is seen nowhere yet. Raises StoreFull, StoreUnavailable, NotAuthenticated."""
         if self._folder is None:
             raise NotAuthenticated("Only a known user may add files: log in.")
+        self._is_empty = False
         surroundings = self._area.surroundings()
         key = secrets.token_hex(16)
         file = self._folder / "files" / key
@@ -135,7 +137,7 @@ class SharedFiles:
 
     def find(self, path: str) -> StagedUpload | None:
         """Give the file that is seen at a path, open. Raises StoreUnavailable."""
-        if self._folder is None:
+        if self._folder is None or self._has_none():
             return None
         link = self._link(path)
         with border(_STORE, "looking for a file"):
@@ -190,7 +192,7 @@ class SharedFiles:
 
     def folders(self) -> Iterator[str]:
         """Give the paths of all folders in which something is seen."""
-        if self._folder is None:
+        if self._folder is None or self._has_none():
             return
         for names in _scan(f"{self._folder}/names"):
             path = self._area.path_of(names)
@@ -198,6 +200,12 @@ class SharedFiles:
                 yield path
 
     # ---- the steps
+
+    def _has_none(self) -> bool:
+        """Say whether the user has no files, as most have: asked once for each request that begins none."""
+        if self._is_empty is None:
+            self._is_empty = not os.path.exists(f"{self._folder}/names")  # noqa: PTH110 - asked for with each request
+        return self._is_empty
 
     def _opened(self, link: Path, key: str, path: str | None) -> StagedUpload | None:
         assert self._folder is not None  # noqa: S101 - there is a link in it

@@ -68,8 +68,8 @@ class SwiftEngine:
         return True
 
     def look(self, name: str) -> Found | None:
-        """Tell of an object, by the newest of all its copies."""
-        headers = self._head(name)
+        """Tell of an object; by the newest of all its copies, but for data, which never change."""
+        headers = self._head(name, is_newest=not name.startswith(_DATA))
         return None if headers is None else _found(name, headers)
 
     def renew(self, name: str) -> bool:
@@ -212,8 +212,8 @@ class SwiftEngine:
     def _delete(self, name: str) -> None:
         self._about(swift.delete_object, name)
 
-    def _head(self, name: str) -> Mapping[str, str] | None:
-        return self._about(swift.head_object, name, headers={"X-Newest": "true"})
+    def _head(self, name: str, *, is_newest: bool = True) -> Mapping[str, str] | None:
+        return self._about(swift.head_object, name, headers={"X-Newest": "true"} if is_newest else {})
 
     def _put(
         self,

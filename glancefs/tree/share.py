@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Final
 
 from glancefs.errors import Forbidden, NotAuthenticated
@@ -30,7 +31,12 @@ class SharedTree(ImageTree):
     def __init__(self, *, max_upload: int | None = None, **made: Any) -> None:  # noqa: ANN401 - as for ImageTree
         super().__init__(**made)
         self._made: Final = {**made, "max_upload": max_upload}
-        self._putting: Final = Putting(
+        self._max_upload: Final = max_upload
+
+    @cached_property
+    def _putting(self) -> Putting:
+        """Made when it is needed: most requests read."""
+        return Putting(
             images=self._images,
             folders=self._folders,
             staging=self._staging,
@@ -39,10 +45,7 @@ class SharedTree(ImageTree):
             locking=self._locking,
             context=self._context,
             is_public=self._is_public,
-            max_upload=max_upload,
-        )
-        self._clearing: Final = Clearing(
-            images=self._images, looking=self._looking, moving=self._moving, context=self._context
+            max_upload=self._max_upload,
         )
 
     def presenting(self, lock_tokens: Collection[str]) -> SharedTree:
@@ -80,7 +83,8 @@ class SharedTree(ImageTree):
             raise Forbidden("The root stays.")
         if self._context.user is None:
             raise NotAuthenticated("Only a known user may remove images: log in.")
-        return self._clearing.clear(path)
+        clearing = Clearing(images=self._images, looking=self._looking, moving=self._moving, context=self._context)
+        return clearing.clear(path)
 
     def check_attribute(self, entry: Entry, field: str, text: str | None) -> None:
         """Raise what setting an attribute to a text, or removing it (None), would; ``field`` is without the prefix."""

@@ -101,7 +101,7 @@ def test_listing_a_large_folder(report: Report, tmp_path: Path, serve: Serve, pe
 
 
 def test_small_requests_over_webdav(report: Report, tmp_path: Path, serve: Serve, peers: DavPeers) -> None:
-    ours, others = serve(workers=1), all_of(peers)
+    ours, others = serve(workers=2), all_of(peers)
     data = os.urandom(4096)
     assert ours.ask("PUT", "/dav/small", {}, data).status == 201
     for peer in others.values():

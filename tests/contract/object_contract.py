@@ -6,11 +6,23 @@ Answers for the differences in numbers, not in promises. Threading: none of its 
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 
+from glancefs.errors import UploadTruncated
 from glancefs.stores.base import Store
-from glancefs.stores.pipeline import BLOCK
-from tests.contract.store_contract import PIECES, SAID, SIZE, START, STOP, StoreContract, check_pieces, check_range
+from glancefs.stores.pipeline import BLOCK, SMALL
+from tests.contract.store_contract import (
+    PIECES,
+    SAID,
+    SIZE,
+    START,
+    STOP,
+    StoreContract,
+    check_error_of_source,
+    check_pieces,
+    check_range,
+)
 
 PART = 2 * BLOCK
 """The size of parts in the tests, so that little data make large objects."""
@@ -43,3 +55,19 @@ class ObjectStoreContract(StoreContract):
     @example(start=999, stop=1000)
     def test_a_range_is_exactly_that_range(self, store: Store, start: int, stop: int | None) -> None:
         check_range(store, start, stop)
+
+    @pytest.mark.parametrize(
+        ("after", "is_size_known", "error"),
+        [
+            (0, False, UploadTruncated("gone")),
+            (SMALL, True, OSError(28, "not ours")),
+            (SMALL + BLOCK, False, ConnectionResetError("gone")),
+            (7 * BLOCK + 1, True, UploadTruncated("gone")),
+            (7 * BLOCK + 1, False, ConnectionResetError("gone")),
+            (7 * BLOCK + 1, False, KeyboardInterrupt()),
+        ],
+    )
+    def test_an_error_of_the_source_passes_through_and_nothing_stays(
+        self, store: Store, after: int, error: BaseException, *, is_size_known: bool
+    ) -> None:
+        check_error_of_source(store, error, after=after, size=8 * BLOCK if is_size_known else None)

@@ -91,6 +91,20 @@ def check_range(store: Store, start: int, stop: int | None) -> None:
     store.delete(stored.location)
 
 
+def check_error_of_source(store: Store, error: BaseException, *, after: int, size: int | None) -> None:
+    """Add data whose source raises an error after so many bytes."""
+
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as raised, store.claim() as key:
+        store.add(key, Breaking(after, fail), size=size)
+    assert raised.value is error
+    with pytest.raises(DataMissing):
+        store.open(Location(store=store.scheme, key=key))
+    assert store.sweep(none_known) == Swept()
+
+
 class StoreContract(CopyingContract):
     """Subclass this as ``Test...`` and say how a store is made."""
 
@@ -153,16 +167,7 @@ class StoreContract(CopyingContract):
     def test_an_error_of_the_source_passes_through_and_nothing_stays(
         self, store: Store, after: int, error: BaseException, *, is_size_known: bool
     ) -> None:
-        def fail() -> None:
-            raise error
-
-        size = 8 * BLOCK if is_size_known else None
-        with pytest.raises(type(error)) as raised, store.claim() as key:
-            store.add(key, Breaking(after, fail), size=size)
-        assert raised.value is error
-        with pytest.raises(DataMissing):
-            store.open(Location(store=store.scheme, key=key))
-        assert store.sweep(none_known) == Swept()
+        check_error_of_source(store, error, after=after, size=8 * BLOCK if is_size_known else None)
 
     @pytest.mark.parametrize("size", [10, 5 * BLOCK])
     def test_data_are_not_visible_before_they_are_complete(self, store: Store, size: int) -> None:

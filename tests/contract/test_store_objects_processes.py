@@ -38,7 +38,7 @@ from tests.support.swift import KEY, USER, Swift
 pytestmark = pytest.mark.needs("swift")
 
 KINDS = ("swift", "s3")
-TIMING = Timing(beat=0.5, grace=6.0, watch=3.0)
+TIMING = Timing(beat=0.5, grace=5.0, watch=2.5)
 """S3 tells times in whole seconds."""
 ARRIVED = 2 * PART + 5
 
@@ -126,6 +126,29 @@ def test_data_that_another_process_deletes_are_missed_and_never_wrong(
         with pytest.raises((DataMissing, StoreUnavailable)):
             pieces.extend(iter(lambda: stream.read(BLOCK), b""))
     assert data.startswith(b"".join(pieces))
+    other.close()
+
+
+@pytest.mark.parametrize("is_noticed_late", [False, True])
+def test_whose_claim_was_taken_back_gives_up_and_leaves_nothing(
+    store: ObjectStore, kind: str, swift: Swift, container: str, *, is_noticed_late: bool
+) -> None:
+    other = make_store(kind, swift.url, container)
+
+    def lose() -> None:
+        other._engine.remove(f"claims/{key}")
+        # Noticed by the next beat, or only when it is looked for because no beat got through for long.
+        deadline = time.monotonic() + 60
+        while not is_noticed_late and not store._claims._claims[key].is_lost:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        store._claims._claims[key].renewed -= TIMING.grace
+
+    with pytest.raises(StoreUnavailable, match="was given up"), store.claim() as key:
+        store.add(key, Breaking(2 * PART + 5, lose), size=None)
+    assert other.sweep(none_known) == Swept()
+    with pytest.raises(DataMissing):
+        other.open(Location(store=store.scheme, key=key))
     other.close()
 
 

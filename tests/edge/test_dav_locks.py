@@ -54,6 +54,20 @@ def test_a_lock_on_nothing_makes_an_empty_file(dav: Dav, folder: str) -> None:
     assert dav("PUT", f"{folder}/new", {}, b"x").status == 204
 
 
+@pytest.mark.parametrize("name", ["new", ".new"])
+def test_davfs2s_way_to_put_a_file(dav: Dav, folder: str, name: str) -> None:
+    url = f"{dav.url}{folder}/{name}"
+    token = dav.lock(f"{folder}/{name}", depth="0")
+    for data in (b"data", b"again"):
+        etag = dav("HEAD", f"{folder}/{name}").headers["etag"]
+        said = {"If-Match": etag, "If": f"<{url}> (<{token}>)"}
+        reply = dav("PUT", f"{folder}/{name}", said, data)
+        assert reply.status == 204
+        assert dav("GET", f"{folder}/{name}", {"If-None-Match": reply.headers["etag"]}).status == 304
+    assert dav.read(f"{folder}/{name}") == b"again"
+    assert dav("UNLOCK", f"{folder}/{name}", {"Lock-Token": f"<{token}>"}).status == 204
+
+
 def test_so_does_one_on_a_dot_name(dav: Dav, folder: str) -> None:
     token = dav.lock(f"{folder}/.new")
     assert dav.names(f"{folder}/") == [".new"]

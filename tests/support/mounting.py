@@ -185,7 +185,7 @@ def mounted(mounts: Mounts) -> Mount:
     return mounts.mount()
 
 
-def eventually(is_so: Callable[[], object], *, seconds: float = 1.0, patience: float = 10.0) -> None:
+def eventually(is_so: Callable[[], object], *, seconds: float = 1.0, patience: float = 30.0) -> None:
     """Wait until something is so. What is promised within ``seconds`` gets ``patience`` on a machine that is busy."""
     deadline = time.monotonic() + max(seconds, patience)
     while not is_so():

@@ -6,16 +6,36 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from glancefs.model import ImageStatus
 from tests.support.mounting import Mount, Mounts, eventually
-from tests.support.processes import product, run
+from tests.support.processes import Processes, product, run
 
+MIB = 1 << 20
 SIGNALS = ["INT", "TERM", "KILL"]
 PROMISE = "A program that was killed leaves no image: what it wrote is in `.glance/pending/`, and can be removed there."
+
+
+def kill_at_work(
+    processes: Processes, command: str, folder: Path, number: signal.Signals, *, seen: Callable[[], int]
+) -> None:
+    """Start a program in a folder, and end it by a signal once something of what it writes is seen."""
+    working = processes.start(["bash", "-c", f"exec {command}"], cwd=folder)
+    eventually(lambda: seen() > MIB)
+    working.send(number)
+    working.wait()
+
+
+def size_of(path: Path) -> int:
+    """The size of a file; 0 for none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 @pytest.mark.promise(PROMISE)
@@ -30,29 +50,41 @@ PROMISE = "A program that was killed leaves no image: what it wrote is in `.glan
     ],
     ids=["cp", "dd", "cat", "tee"],
 )
-def test_a_killed_writer_leaves_no_image(mounted: Mount, writer: str, number: str) -> None:
-    # A job in the background of a script ignores SIGINT; timeout(1) sends it to its child alone.
-    mounted.run("timeout", f"--signal={number}", "0.4", "bash", "-c", f"exec {writer}", expect=None)
-    time.sleep(0.3)
-    assert mounted.images() == []
-    assert not (mounted / "a.raw").exists()
-    assert [path.name for path in (mounted / ".glance/pending").iterdir()] == ["a.raw"]
-    mounted.run("rm", ".glance/pending/a.raw")
-    assert list((mounted / ".glance/pending").iterdir()) == []
+def test_a_killed_writer_leaves_no_image(
+    shared_mount: Mount, on_mount: Path, processes: Processes, writer: str, number: str
+) -> None:
+    kill_at_work(processes, writer, on_mount, getattr(signal, f"SIG{number}"), seen=lambda: size_of(on_mount / "a.raw"))
+    pending = shared_mount / ".glance/pending"
+    eventually((pending / "a.raw").exists)
+    assert shared_mount.images() == []
+    assert list(on_mount.iterdir()) == []
+    assert [path.name for path in pending.iterdir()] == ["a.raw"]
+    shared_mount.run("rm", ".glance/pending/a.raw")
+    assert list(pending.iterdir()) == []
 
 
-def test_what_a_killed_writer_left_is_taken_up_again(mounted: Mount) -> None:
-    mounted.run("timeout", "--signal=KILL", "0.4", "cp", "/dev/zero", "a.raw", expect=None)
+def test_what_a_killed_writer_left_is_taken_up_again(mounted: Mount, processes: Processes) -> None:
+    kill_at_work(
+        processes, "cp /dev/zero a.raw", mounted.point, signal.SIGKILL, seen=lambda: size_of(mounted / "a.raw")
+    )
     eventually((mounted / ".glance/pending/a.raw").exists)
     mounted.shell("mv .glance/pending/a.raw a.raw")
     assert mounted.image("a.raw").status is ImageStatus.AVAILABLE
 
 
-def test_a_killed_replacement_leaves_the_old_image(mounted: Mount) -> None:
+def test_a_killed_replacement_leaves_the_old_image(mounted: Mount, processes: Processes) -> None:
     (mounted / "a").write_bytes(b"old")
     before = mounted.image("a")
-    mounted.run("timeout", "--signal=KILL", "0.4", "cp", "/dev/zero", "a", expect=None)
-    time.sleep(0.3)
+    # At the path is the old image until it is replaced.
+    staged = mounted.data / "images" / "incoming" / "staged"
+    kill_at_work(
+        processes,
+        "cp /dev/zero a",
+        mounted.point,
+        signal.SIGKILL,
+        seen=lambda: max((size_of(path) for path in staged.glob("*/*")), default=0),
+    )
+    eventually((mounted / ".glance/pending/a").exists)
     assert mounted.image("a").id == before.id
     assert (mounted / "a").read_bytes() == b"old"
 
@@ -100,7 +132,8 @@ def _kill_and_compare(mounts: Mounts, tmp_path: Path, *, rounds: int) -> None:
     for turn in range(rounds):
         mounted = mounts.mount()
         writers = [_write_until_the_end(mounted.point, ledger, turn * 10 + number) for number in range(3)]
-        time.sleep(0.3 + chance.random())
+        eventually(lambda: ledger.stat().st_size)
+        time.sleep(chance.uniform(0, 0.5))
         mounted.kill()
         for writer in writers:
             writer.wait(60)
@@ -120,7 +153,7 @@ def _kill_and_compare(mounts: Mounts, tmp_path: Path, *, rounds: int) -> None:
 
 @pytest.mark.promise("A file whose `close` has succeeded is an image, whatever becomes of the mount.")
 def test_what_was_closed_survives_the_daemon_and_nothing_half_appears(mounts: Mounts, tmp_path: Path) -> None:
-    _kill_and_compare(mounts, tmp_path, rounds=5)
+    _kill_and_compare(mounts, tmp_path, rounds=2)
     assert mounts.made
 
 

@@ -137,7 +137,7 @@ class BesideTheKernel(RuleBasedStateMachine):
 
 @pytest.mark.needs("root")
 @pytest.mark.parametrize(
-    ("examples", "steps"), [(12, 30), pytest.param(200, 60, marks=pytest.mark.soak)], ids=["short", "long"]
+    ("examples", "steps"), [(8, 30), pytest.param(200, 60, marks=pytest.mark.soak)], ids=["short", "long"]
 )
 def test_calls_give_what_a_file_system_of_the_kernel_gives(
     mounted: Mount, tmp_path: Path, examples: int, steps: int

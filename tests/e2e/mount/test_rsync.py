@@ -12,6 +12,9 @@ from tests.support.mounting import Mount, Mounts, eventually
 
 pytestmark = pytest.mark.needs("rsync")
 
+HALF_WAY = "until [ -n \"$(find . -maxdepth 1 -name '.big.raw.*' -size +200k)\" ]; do sleep 0.05; done"
+"""Waits in a script until rsync has written some of it."""
+
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
@@ -111,7 +114,7 @@ def test_a_copy_with_attributes_restores_as_well(mounts: Mounts, tmp_path: Path)
 def test_a_half_done_rsync_shows_nothing_and_goes_on_afterwards(mounted: Mount, tmp_path: Path) -> None:
     source = tmp_path / "big.raw"
     source.write_bytes(os.urandom(8 << 20))
-    command = f'rsync -a --partial --bwlimit=2000 "{source}" ./ & pid=$!; sleep 1.5; kill $pid; wait'
+    command = f'rsync -a --partial --bwlimit=2000 "{source}" ./ & pid=$!; {HALF_WAY}; kill $pid; wait'
     mounted.shell(command, expect=None)
     assert mounted.images() == []
     assert 0 < (mounted / "big.raw").stat().st_size < 8 << 20
@@ -123,9 +126,10 @@ def test_rsync_killed_outright_leaves_no_image(mounted: Mount, tmp_path: Path) -
     source = tmp_path / "big.raw"
     source.write_bytes(os.urandom(8 << 20))
     mounted.shell(
-        f'rsync --bwlimit=2000 "{source}" ./ & pid=$!; sleep 1.5; pkill -KILL -P $pid; kill -KILL $pid; wait',
+        f'rsync --bwlimit=2000 "{source}" ./ & pid=$!; {HALF_WAY}; pkill -KILL -P $pid; kill -KILL $pid; wait',
         expect=None,
     )
+    # Nothing comes of it later, either.
     time.sleep(0.5)
     assert mounted.images() == []
     mounted.run("rsync", "-a", source, "./")
