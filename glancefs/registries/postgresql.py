@@ -151,7 +151,7 @@ class PostgresqlDatabase(ServerDatabase):
         if listener is not None:
             listener.close()
 
-    def _connect_arguments(self, patience: float | None) -> dict[str, Any]:  # noqa: ARG002 - see `_prepare`
+    def _connect_arguments(self, patience: float | None) -> dict[str, Any]:  # noqa: ARG002 - `_prepare` sets the limits
         return {name: value for name, value in _NETWORK.items() if name not in self._url.query}
 
     def _prepare(self, connection: Any, patience: float | None) -> None:  # noqa: ANN401 - the driver's own
@@ -178,7 +178,7 @@ def _limit(connection: psycopg.Connection[Any], seconds: float) -> None:
     """Have a server that is there but does not answer, stopped or stuck, taken for gone at last."""
     wait = connection.wait
 
-    def limited(generator: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ANN401 - psycopg's
+    def limited(generator: Any, interval: float = 0.1, timeout: float | None = None) -> Any:  # noqa: ANN401 - as psycopg has it
         try:
             return wait(generator, interval=interval, timeout=seconds if timeout is None else timeout)
         except psycopg.OperationalError:

@@ -224,7 +224,7 @@ class ServerDatabase(ABC):
         """Tell whether an error means that the connection is gone."""
         return isinstance(error, DBAPIError) and (error.connection_invalidated or self._has_ended(code))
 
-    def _make_engine(self, *, patient: bool = False, **options: Any) -> Engine:  # noqa: ANN401 - SQLAlchemy's own
+    def _make_engine(self, *, patient: bool = False, **options: Any) -> Engine:  # noqa: ANN401 - as SQLAlchemy has it
         patience = None if patient else self._busy_timeout
         arguments = self._connect_arguments(patience)
         engine = create_engine(self._url, hide_parameters=True, connect_args=arguments, **options)
@@ -257,5 +257,5 @@ def _try_idle(engine: Engine) -> Callable[[Any, Any, PoolProxiedConnection], Non
     return checkout
 
 
-def _note_use(_connection: object, record: Any) -> None:  # noqa: ANN401 - SQLAlchemy's own
+def _note_use(_connection: object, record: Any) -> None:  # noqa: ANN401 - as SQLAlchemy has it
     record.info["used_at"] = time.monotonic()

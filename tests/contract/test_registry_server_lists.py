@@ -71,7 +71,9 @@ def tree() -> Iterator[Any]:
         for name in (f"full/{number:04}", f"wide/{number:04}/a", f"wide/{number:04}/b", "same"):
             image_id = f"{name.replace('/', '-')}-{number}"
             # Older than the others, so that no list meets them first.
-            yield an_available_image(id=image_id, name=name, owner=HALF_OWNER, created_at=LONG_AGO, updated_at=LONG_AGO)
+            yield an_available_image(
+                id=image_id, name=name, owner=HALF_OWNER, size=1 << 40, created_at=LONG_AGO, updated_at=LONG_AGO
+            )
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -85,7 +87,7 @@ def test_pages_are_read_off_indexes(registry: SqlRegistry, caller: str) -> None:
         assert meter.rows <= RANGES * (3 * LIMIT + 3), meter.plans
 
 
-@pytest.mark.parametrize("caller", ["stranger", "owner", "admin"])
+@pytest.mark.parametrize("caller", ["stranger", "admin"])
 @pytest.mark.parametrize("filters", COMMON)
 def test_a_common_filter_thins_out_what_is_walked(
     registry: SqlRegistry, monkeypatch: pytest.MonkeyPatch, caller: str, filters: str
