@@ -120,15 +120,15 @@ def site(swift: Swift, mounts: Mounts, processes: Processes, tmp_path: Path) -> 
 
 
 def test_hosts_that_fail_lose_nothing_and_agree_afterwards(site: Site) -> None:
-    _run(site, rounds=1)
+    _check_that_hosts_agree(site, rounds=1)
 
 
 @pytest.mark.soak
 def test_hosts_that_fail_for_long_lose_nothing_and_agree_afterwards(site: Site) -> None:
-    _run(site, rounds=20)
+    _check_that_hosts_agree(site, rounds=20)
 
 
-def _run(site: Site, *, rounds: int) -> None:
+def _check_that_hosts_agree(site: Site, *, rounds: int) -> None:
     _expect_changes_within_a_second(site, "first")
     for host in (*SERVERS, MOUNT):
         for number in range(2):
