@@ -109,6 +109,15 @@ class Folders:
 
     # ---- others' changes
 
+    @property
+    def tells_of_changes(self) -> bool:
+        """Whether `wait_for_change` comes back as soon as there is a change."""
+        return self._registry.tells_of_changes
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Wait until something may have changed, or so long."""
+        self._registry.wait_for_change(timeout=seconds)
+
     def revision(self) -> int:
         """Give where the change feed ends."""
         return self._registry.revision()

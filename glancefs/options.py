@@ -116,8 +116,10 @@ def read_size(text: str) -> int:
 
 
 def hide_password(address: str) -> str:
-    """Give a URL without the password that it may hold."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:***@", address)
+    """Give a URL without the password that it may hold, before its host or among its options."""
+    # Up to the last @: a password may hold what should have been escaped in it.
+    hidden = re.sub(r"(?<=://)([^/@:]*):.*@", r"\1:***@", address)
+    return re.sub(r"(?i)([?&][a-z_]*(?:password|passwd)=)[^&]*", r"\1***", hidden)
 
 
 def _of(kind: type, value: object) -> Any:  # noqa: ANN401 - callers say what comes out

@@ -17,6 +17,7 @@ pytest_plugins = [
     "tests.support.keystone",
     "tests.support.mounting",
     "tests.support.cli",
+    "tests.support.databases",
     "tests.support.rest",
     "tests.support.dav",
     "tests.support.swift",

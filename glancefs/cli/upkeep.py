@@ -9,6 +9,7 @@ Threading: used by the main thread; the audit reads in threads of its own.
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
@@ -16,6 +17,10 @@ from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.text import Column, human_size
 from glancefs.errors import ConfigError, SchemaTooNew
 from glancefs.model import Image, ImageStatus
+from glancefs.options import DATABASE, hide_password
+
+_TOLD_EVERY = 100_000
+"""After how many rows people are told how far a copy is."""
 
 _FINDINGS = (
     Column(title="ID"),
@@ -111,3 +116,45 @@ def upgrade(said: Said) -> None:
         output.json({"upgraded": not was_current})
     else:
         output.line("The registry was up to date." if was_current else "The registry is up to date now.")
+
+
+@database.command()
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@shared_options("json", "debug")
+@pass_said
+def copy(said: Said, source: str, target: str) -> None:
+    """Copy a registry to another database, of whatever kind.
+
+    FROM and TO are URLs as the option registry has them, or @FILE for one that is in a file. TO must hold nothing yet.
+    Everything comes along, identifiers and revisions too; who adds or changes images meanwhile waits.
+    """
+    from glancefs.registries.copying import copy_registry
+
+    output = said.output()
+
+    def progress(table: str, done: int, total: int) -> None:
+        if done == total or done % _TOLD_EVERY == 0:
+            output.comment(f"{table}: {done} of {total}")
+
+    copied = copy_registry(_url_of(source), _url_of(target), progress=progress)
+    if said.json:
+        output.json(asdict(copied))
+    else:
+        output.line(f"Copied {copied.images} images ({copied.rows} rows), up to revision {copied.revision}.")
+
+
+def _url_of(text: str) -> str:
+    """Read the URL of a database from the command line, or from a file that it names."""
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).expanduser().read_text().strip()
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(f"The file {text[1:]} can't be read: {getattr(error, 'strerror', 'no text')}.") from None
+    elif hide_password(text) != text:
+        # Everybody on this machine sees it in the list of processes.
+        raise ConfigError("A password does not belong on the command line; put the URL into a file and say @FILE.")
+    try:
+        return str(DATABASE.read(text, Path.cwd()))
+    except ValueError:
+        raise ConfigError(f"{hide_password(text)!r} is no URL of a database.") from None

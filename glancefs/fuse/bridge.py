@@ -70,6 +70,7 @@ class Bridge:
         self._metadata: Final = trio.CapacityLimiter(_METADATA_THREADS)
         self._data: Final = trio.CapacityLimiter(_DATA_THREADS)
         self._notices: Final = trio.CapacityLimiter(1)
+        self._waits: Final = trio.CapacityLimiter(1)
 
     async def look(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Ask for metadata. Raises what the work raises, and TooSlowError."""
@@ -86,6 +87,10 @@ class Bridge:
     async def write(self, work: Callable[[*Ts], T], *args: *Ts, size: int = 0) -> T:
         """Change data, or commit ``size`` bytes of them. Raises as `change` does."""
         return await self._change(self._data, partial(work, *args), self.deadlines.commit(size))
+
+    async def wait(self, work: Callable[[float], None], seconds: float) -> None:
+        """Do what takes so many seconds at the most, in a lane of its own. Raises what the work raises."""
+        await trio.to_thread.run_sync(work, seconds, limiter=self._waits, abandon_on_cancel=True)
 
     async def notify(self, work: Callable[[], None]) -> None:
         """Tell the kernel something, which may wait for a request that waits for us. Raises TooSlowError."""

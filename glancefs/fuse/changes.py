@@ -28,6 +28,10 @@ from glancefs.tree.entries import mtime_of
 _log = logging.getLogger(__name__)
 
 INTERVAL: Final = 0.25
+_LONGEST: Final = 1.0
+"""How long a look at the feed waits for a word of the registry, in seconds."""
+
+_GATHERING: Final = 0.02
 _FOLDER: Final = "folder:"
 _FRESH: Final = 2.0
 """Seconds since the last look at the feed, within which memory is as good as a look at the registry."""
@@ -83,7 +87,16 @@ class Watcher:
                 if not self._has_failed:
                     _log.warning("others' changes can't be followed at present: %s", error)
                 self._has_failed = True
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait until others may have changed something: a registry that is told of it comes back at once."""
+        if not self._tree.tells_of_changes or self._has_failed:
             await trio.sleep(self._interval)
+            return
+        await self._bridge.wait(self._tree.wait_for_change, max(self._interval, _LONGEST))
+        # What comes one after the other is looked at together.
+        await trio.sleep(_GATHERING)
 
     async def _follow(self, since: int) -> int:
         while True:

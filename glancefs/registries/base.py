@@ -195,6 +195,19 @@ class Registry(Protocol):
         """Give what changed after revision ``since`` (0: ever)."""
         ...
 
+    @property
+    def tells_of_changes(self) -> bool:
+        """Whether `wait_for_change` comes back as soon as there is a change; else asking now and then is as good."""
+        ...
+
+    def wait_for_change(self, *, timeout: float) -> None:
+        """Wait until something may have changed, or so many seconds; may come back early.
+
+        Where the database tells of changes itself, it comes back as soon as there is one; elsewhere four times
+        a second.
+        """
+        ...
+
     def revision(self) -> int:
         """Give the revision of the latest change; 0 before the first."""
         ...

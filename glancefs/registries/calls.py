@@ -41,7 +41,7 @@ CHANGES: Final[frozenset[str]] = frozenset(
 LONG: Final[frozenset[str]] = frozenset({"folders/move_folder"})
 """The calls whose time grows with what there is."""
 
-_OWN: Final = frozenset({"close"})
+_OWN: Final = frozenset({"close", "wait_for_change"})
 """What a registry does for its own process alone."""
 
 

@@ -15,18 +15,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Lock as ThreadLock
-from typing import Final, Generic, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
 from glancefs.errors import GlancefsError, RegistryUnavailable
 from glancefs.model import Image, ImageStatus
+from glancefs.registries.database import ConnectionLost, Contended, Database, OutcomeUnknown, Ways
 from glancefs.registries.locks import Lock
 from glancefs.registries.schema import counters, holdings, locks
-from glancefs.registries.sqlite import SqliteDatabase, translated
 
 _MOST: Final = 256
 """How many changes one transaction takes at the most."""
+
+_ATTEMPTS: Final = 5
+"""How often a transaction is tried that the database undoes or breaks off."""
 
 _COUNTERS: Final = select(counters).where(counters.c.id == 1).with_for_update()
 _COUNTED: Final = update(counters).where(counters.c.id == 1)
@@ -54,8 +57,10 @@ Outcome = TypeVar("Outcome")
 class Transaction:
     """What changes are made in: the connection, and what is counted, which is written down before the commit."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, ways: Ways, news: Sequence[ColumnElement[Any]] = ()) -> None:
         self.connection = connection
+        self.ways = ways
+        self._news = news
         before = connection.execute(_COUNTERS).one()
         self._first_revision = self._revision = int(before.revision)
         self._next_id = int(before.next_id)
@@ -103,7 +108,8 @@ class Transaction:
     def write_down(self) -> None:
         """Write what was counted, if anything changed."""
         if self._revision != self._first_revision:
-            self.connection.execute(_COUNTED, {"revision": self._revision, "next_id": self._next_id})
+            count = _COUNTED.returning(*self._news) if self._news else _COUNTED
+            self.connection.execute(count, {"revision": self._revision, "next_id": self._next_id})
         for (status, store), (counted, high, low) in self._held.items():
             if counted or high or low:
                 more = {"of_status": status, "of_store": store, "counted": counted, "high": high, "low": low}
@@ -168,7 +174,7 @@ class _Job(Generic[Outcome]):
 class GroupCommit:
     """Makes changes in transactions that those who ask at the same time share."""
 
-    def __init__(self, *, database: SqliteDatabase) -> None:
+    def __init__(self, *, database: Database) -> None:
         self._database = database
         self._connection: Connection | None = None
         self._lock = ThreadLock()
@@ -234,22 +240,40 @@ class GroupCommit:
             self._hand_on()
 
     def _commit(self, batch: Sequence[_Job[object]]) -> None:
-        """Run a batch in one transaction; when it fails, each job in one of its own, so that only the culprit fails."""
+        """Run a batch in one transaction; when it fails, each job in one of its own, so that only the culprit fails.
+
+        What failed for no fault of its own is tried again, unless it may have been made.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            failure = self._try(batch)
+            if failure is None:
+                return
+            if not isinstance(failure, (ConnectionLost, Contended)) or attempt == _ATTEMPTS:
+                break
+        if len(batch) == 1 or isinstance(failure, (ConnectionLost, Contended, OutcomeUnknown)):
+            for job in batch:
+                job.error = failure
+            return
+        for job in batch:
+            self._commit([job])
+
+    def _try(self, batch: Sequence[_Job[object]]) -> Exception | None:
+        """Run a batch in one transaction. Gives what made it fail; a database out of reach is told to the owners."""
         try:
             connection = self._begin()
         except Exception as error:  # noqa: BLE001 - whatever it is, the owners of the jobs are to know
             self._disconnect()
+            translated = self._database.translated(error)
+            if isinstance(translated, ConnectionLost):
+                return translated
             for job in batch:
-                job.error = translated(error)
-            return
+                job.error = translated
+            return None
         try:
             self._transact(connection, batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, the owners of the jobs are to know
-            if len(batch) == 1:
-                batch[0].error = translated(error)
-                return
-            for job in batch:
-                self._commit([job])
+            return self._database.translated(error)
+        return None
 
     def _begin(self) -> Connection:
         if self._connection is None:
@@ -260,7 +284,7 @@ class GroupCommit:
     def _transact(self, connection: Connection, batch: Sequence[_Job[object]]) -> None:
         committed = False
         try:
-            transaction = Transaction(connection)
+            transaction = Transaction(connection, ways=self._database.ways, news=self._database.news())
             for job in batch:
                 job.attempt(transaction)
             transaction.write_down()

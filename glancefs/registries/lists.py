@@ -27,13 +27,13 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
-    tuple_,
     union_all,
 )
 
 from glancefs.errors import InvalidQuery
 from glancefs.model import MAX_NUMBER, Image, ImageStatus
 from glancefs.registries.base import ImageQuery, SortDirection, SortKey
+from glancefs.registries.database import Ways
 from glancefs.registries.rows import IMAGE_COLUMNS, Grave, Shelf, image_of, property_digest, seconds
 from glancefs.registries.schema import (
     SEQ_INDEX,
@@ -43,6 +43,8 @@ from glancefs.registries.schema import (
     images,
     shelf_index,
 )
+from glancefs.registries.server_schema import key_column
+from glancefs.registries.texts import Key
 
 _FEW: Final = 1000
 """Up to so many images with what a filter wants are looked up and sorted; more of them are soon met by walking."""
@@ -83,6 +85,7 @@ class _Range:
 class _Shape:
     """All of a query that decides the text of its statement, and nothing else."""
 
+    ways: Ways
     ranges: tuple[tuple[bool, bool], ...]
     """Of each range, whether it is of tombstones, and whether it is of one owner."""
     sort_key: str
@@ -97,7 +100,8 @@ class _Shape:
 class Lists:
     """Finds pages. One per registry: it keeps the statements."""
 
-    def __init__(self) -> None:
+    def __init__(self, ways: Ways) -> None:
+        self._ways = ways
         self._statements: dict[object, _Statement] = {}
 
     def page(self, connection: Connection, query: ImageQuery) -> Sequence[Image]:
@@ -126,6 +130,7 @@ class Lists:
         for number, (key, value) in enumerate(query.properties.items()):
             values[f"property_{number}"] = property_digest(key, value)
         shape = _Shape(
+            ways=self._ways,
             ranges=tuple((isinstance(range_.place, Grave), range_.owner is not None) for range_ in ranges),
             sort_key=str(query.sort_key),
             descending=query.sort_direction is SortDirection.DESCENDING,
@@ -138,7 +143,7 @@ class Lists:
 
     def _after(self, connection: Connection, query: ImageQuery) -> dict[str, Any]:
         """Give the marker's place in the order."""
-        statement = self._kept(query.sort_key, _place_statement, query.sort_key)
+        statement = self._kept(query.sort_key, _place_statement, query.sort_key, self._ways)
         row = connection.execute(statement, {"marker": query.marker}).one_or_none()
         if row is None:
             raise InvalidQuery(f"The marker {query.marker!r} names no image.")
@@ -157,8 +162,8 @@ class Lists:
         dead, owned = shape.ranges[number]
         for driver in _drivers_of(shape, dead=dead):
             filters = shape.filters & _DRIVERS[driver]
-            key = driver, filters, number, dead, owned
-            statement = self._kept(key, _range_count, driver, filters, number, dead, owned)
+            key = driver, filters, number
+            statement = self._kept((*key, dead, owned), _range_count, shape, *key)
             if connection.execute(statement, values).scalar_one() < _FEW:
                 return driver
         return None
@@ -216,33 +221,52 @@ def _filters(query: ImageQuery) -> dict[str, Any]:
 
 def _page_statement(shape: _Shape) -> _Statement:
     parts = [_part(shape, number) for number in range(len(shape.ranges))]
+    if not shape.ways.merges:
+        drivers = zip(parts, shape.drivers, strict=True)
+        parts = [_first_of(shape, part, is_sorted=driver is None) for part, driver in drivers]
     page = parts[0] if len(parts) == 1 else union_all(*parts)
     return page.order_by(*_order(shape, literal_column("sort_value"), literal_column("sort_seq"))).limit(_LIMIT)
+
+
+def _first_of(shape: _Shape, part: Select[*tuple[Any, ...]], *, is_sorted: bool) -> Select[*tuple[Any, ...]]:
+    """Say how much of a range the page takes at the most."""
+    order = _order(shape, literal_column("sort_value"), literal_column("sort_seq"))
+    if shape.ways.needs_fence and not is_sorted:
+        # Whoever offers an order to PostgreSQL has its index walked, however few there are to be found.
+        part = select(part.offset(literal_column("0")).subquery())
+    return select(part.order_by(*order).limit(_LIMIT).subquery())
 
 
 def _part(shape: _Shape, number: int) -> Select[*tuple[Any, ...]]:
     """Select from one range what comes behind the marker and passes the filters, by the index that serves it best."""
     (dead, owned), driver = shape.ranges[number], shape.drivers[number]
-    value = _sort_value(shape.sort_key)
+    value = _sort_value(shape.sort_key, shape.ways)
     by_property = driver is not None and driver.startswith("property")
     index = SEQ_INDEX if by_property else _index(shape.sort_key, driver, dead=dead, owned=owned)
     conditions = [_is_in_range(number, dead=dead, owned=owned)]
-    conditions += [_passes(name, dead=dead) for name in sorted(shape.filters)]
+    conditions += [_passes(name, shape.ways, dead=dead) for name in sorted(shape.filters)]
     for found in range(shape.properties):
         name = f"property_{found}"
-        conditions.append(_has_property(name, leads=name == driver))
+        conditions.append(_has_property(name, shape.ways, leads=name == driver))
     if shape.goes_on:
-        here = tuple_(value, images.c.seq)
-        there = tuple_(bindparam("after_value", type_=value.type), bindparam("after_seq", type_=BigInteger))
-        conditions.append(here < there if shape.descending else here > there)
+        conditions.append(_is_behind(shape, value))
     selected = select(*IMAGE_COLUMNS, value.label("sort_value"), images.c.seq.label("sort_seq"))
     in_order = shape.sort_key == "created_at" if dead else shape.sort_key in SORTED_BY
     if driver is None and not in_order:
         # Whole rows are fetched for those alone that come out first; the others are sorted by what the index holds.
         narrow = _hinted(select(images.c.seq).where(*conditions), index)
         first = narrow.order_by(*_order(shape, value, images.c.seq)).limit(_LIMIT)
-        return _hinted(selected.where(images.c.seq.in_(first)), SEQ_INDEX)
+        if shape.ways.merges:
+            return _hinted(selected.where(images.c.seq.in_(first)), SEQ_INDEX)
+        wanted = first.subquery()
+        return selected.join_from(images, wanted, images.c.seq == wanted.c.seq)
     return _hinted(selected.where(*conditions), index)
+
+
+def _is_behind(shape: _Shape, value: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Say that an image comes behind the marker."""
+    there = bindparam("after_value", type_=value.type), bindparam("after_seq", type_=BigInteger)
+    return shape.ways.is_behind((value, images.c.seq), there, descending=shape.descending)
 
 
 def _order(shape: _Shape, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:
@@ -264,7 +288,8 @@ def _index(sort_key: str, driver: str | None, *, dead: bool, owned: bool) -> str
 
 
 def _hinted(statement: Select[*tuple[Any, ...]], index: str) -> Select[*tuple[Any, ...]]:
-    return statement.with_hint(images, f"INDEXED BY {index}", "sqlite")
+    hinted = statement.with_hint(images, f"INDEXED BY {index}", "sqlite")
+    return hinted.with_hint(images, f"FORCE INDEX ({index})", "mysql")
 
 
 def _is_in_range(number: int, *, dead: bool, owned: bool) -> ColumnElement[bool]:
@@ -272,7 +297,9 @@ def _is_in_range(number: int, *, dead: bool, owned: bool) -> ColumnElement[bool]
     return and_(images.c.owner == bindparam(f"owner_{number}"), in_place) if owned else in_place
 
 
-def _passes(name: str, *, dead: bool) -> ColumnElement[bool]:
+def _passes(name: str, ways: Ways, *, dead: bool) -> ColumnElement[bool]:
+    if name == "name" and ways.has_keys:
+        return key_column(images, "name") == bindparam(name, type_=Key())
     if name == "size_min":
         return images.c.size >= bindparam(name)
     if name == "size_max":
@@ -282,27 +309,34 @@ def _passes(name: str, *, dead: bool) -> ColumnElement[bool]:
     return images.c[name] == bindparam(name)
 
 
-def _has_property(name: str, *, leads: bool) -> ColumnElement[bool]:
+def _has_property(name: str, ways: Ways, *, leads: bool) -> ColumnElement[bool]:
     with_it = select(image_properties.c.seq).where(image_properties.c.digest == bindparam(name))
-    return images.c.seq.in_(with_it) if leads else exists(with_it.where(image_properties.c.seq == images.c.seq))
+    if leads:
+        return images.c.seq.in_(with_it)
+    its_own = with_it.where(image_properties.c.seq == images.c.seq).correlate(images)
+    # Nor may the looking begin with all that have the property.
+    return exists(its_own.offset(literal_column("0")) if ways.needs_fence else its_own)
 
 
-def _sort_value(sort_key: str) -> ColumnElement[Any]:
+def _sort_value(sort_key: str, ways: Ways) -> ColumnElement[Any]:
     """Give what a list is sorted by: an unset value comes before all others."""
+    if sort_key == "name" and ways.has_keys:
+        return key_column(images, "name")
     column: ColumnElement[Any] = images.c[sort_key]
     return func.coalesce(column, "") if images.c[sort_key].nullable else column
 
 
-def _place_statement(sort_key: SortKey) -> Select[Any]:
-    return select(_sort_value(str(sort_key)), images.c.seq).where(images.c.id == bindparam("marker"))
+def _place_statement(sort_key: SortKey, ways: Ways) -> Select[Any]:
+    return select(_sort_value(str(sort_key), ways), images.c.seq).where(images.c.id == bindparam("marker"))
 
 
 def _property_count(name: str) -> _Statement:
     return _counted(select(literal_column("1")).where(image_properties.c.digest == bindparam(name)))
 
 
-def _range_count(driver: str, filters: frozenset[str], number: int, dead: bool, owned: bool) -> _Statement:  # noqa: FBT001 - called by `Lists._kept`
-    conditions = [_passes(name, dead=dead) for name in sorted(filters)]
+def _range_count(shape: _Shape, driver: str, filters: frozenset[str], number: int) -> _Statement:
+    dead, owned = shape.ranges[number]
+    conditions = [_passes(name, shape.ways, dead=dead) for name in sorted(filters)]
     one: Select[*tuple[Any, ...]] = select(literal_column("1")).where(
         _is_in_range(number, dead=dead, owned=owned), *conditions
     )

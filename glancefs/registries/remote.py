@@ -12,6 +12,7 @@ a fork.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,9 @@ from glancefs.registries.dead_properties import Subject
 from glancefs.registries.folders import Folder, FolderPage, Found, View
 from glancefs.registries.locks import Lock, Presented, Touched
 from glancefs.registries.wire import Wire
+
+_POLLED: Final = 0.25
+"""How often, in seconds, who waits for a change looks whether there was one."""
 
 _AT_ONCE: Final = 1000
 """How many locations or identifiers are asked about in one call."""
@@ -119,6 +123,15 @@ class RemoteRegistry:
         """See `Registry.changes`."""
         changes: Changes = self._wire.call("changes", since=since, limit=limit)
         return changes
+
+    @property
+    def tells_of_changes(self) -> bool:
+        """See `Registry.tells_of_changes`."""
+        return False
+
+    def wait_for_change(self, *, timeout: float) -> None:
+        """See `Registry.wait_for_change`."""
+        time.sleep(min(timeout, _POLLED))
 
     def revision(self) -> int:
         """See `Registry.revision`."""

@@ -13,9 +13,12 @@ Threading: tables are built once, at import, and only read afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, SmallInteger, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, SmallInteger, Table
+
+from glancefs.registries.texts import Kept
 
 REVISIONS: Final = ("0001", "0002", "0003", "0004")
 """Every schema that this version knows, oldest first; the last one is the one that it works with."""
@@ -39,39 +42,41 @@ metadata: Final = MetaData(
 images: Final = Table(
     "images",
     metadata,
-    Column("id", Text, primary_key=True, comment="The identifier; never used again, so tombstones keep theirs."),
+    Column("id", Kept(255), primary_key=True, comment="The identifier; never used again, so tombstones keep theirs."),
     Column("seq", BigInteger, nullable=False, comment="The revision that added it: the order of addition."),
     Column("revision", BigInteger, nullable=False, comment="The change that made it what it is, unique."),
     Column("shelf", SmallInteger, comment="Who may see it while it lives (rows.Shelf); NULL once it is deleted."),
     Column("grave", SmallInteger, comment="Who may see its tombstone (rows.Grave); NULL while it lives."),
-    Column("name", Text, nullable=False, comment="Not unique."),
-    Column("type", Text, nullable=False, comment="kernel, machine, raw or ramdisk."),
-    Column("status", Text, nullable=False, comment="queued, saving, available, killed or deleted."),
+    Column("name", Kept(1024), nullable=False, comment="Not unique."),
+    Column("type", Kept(16), nullable=False, comment="kernel, machine, raw or ramdisk."),
+    Column("status", Kept(16), nullable=False, comment="queued, saving, available, killed or deleted."),
     Column("size", BigInteger, nullable=False, comment="In bytes."),
-    Column("checksum", Text, comment="sha256: and 64 hex digits; NULL until there are data."),
-    Column("store", Text, nullable=False, comment="The name of the store that has, or is to have, the data."),
-    Column("location", Text, comment="STORE:KEY; NULL where there are no data."),
-    Column("owner", Text, comment="Who added it; NULL for nobody."),
+    Column("checksum", Kept(255), comment="sha256: and 64 hex digits; NULL until there are data."),
+    Column("store", Kept(255), nullable=False, comment="The name of the store that has, or is to have, the data."),
+    Column("location", Kept(700), comment="STORE:KEY; NULL where there are no data."),
+    Column("owner", Kept(255), comment="Who added it; NULL for nobody."),
     Column("is_public", Boolean, nullable=False, comment="Whether anybody may see it."),
-    Column("properties", Text, nullable=False, comment="All of them, as a JSON object of texts, in ASCII."),
+    Column("properties", Kept(), nullable=False, comment="All of them, as a JSON object of texts, in ASCII."),
     Column("created_at", BigInteger, nullable=False, comment="UTC, in seconds since the epoch, like all times."),
     Column("updated_at", BigInteger, nullable=False, comment="When its metadata were changed last."),
     Column("deleted_at", BigInteger, comment="When it was deleted; NULL while it lives."),
     Column("changed_at", BigInteger, nullable=False, comment="The later one of updated_at and deleted_at."),
-    Column("disk_format", Text, comment="NULL where nobody said."),
-    Column("container_format", Text, comment="NULL where nobody said."),
+    Column("disk_format", Kept(32), comment="NULL where nobody said."),
+    Column("container_format", Kept(32), comment="NULL where nobody said."),
     Column("virtual_size", BigInteger, comment="In bytes; NULL where nobody said."),
     Column("min_disk", BigInteger, comment="In GiB; NULL where nobody said."),
     Column("min_ram", BigInteger, comment="In MiB; NULL where nobody said."),
     Column("protected", Boolean, nullable=False, comment="Whether it refuses to be deleted."),
-    Column("folder", Text, comment="The path of its folder and a slash, empty for the root; NULL once it is deleted."),
+    Column(
+        "folder", Kept(4096), comment="The path of its folder and a slash, empty for the root; NULL once it is deleted."
+    ),
     Column("place", BigInteger, comment="Its order among namesakes: the seq of the first of those it took over from."),
 )
 
 image_properties: Final = Table(
     "image_properties",
     metadata,
-    Column("digest", Text, primary_key=True, comment="Of KEY=VALUE (rows.property_digest)."),
+    Column("digest", Kept(32), primary_key=True, comment="Of KEY=VALUE (rows.property_digest)."),
     Column(
         "seq",
         BigInteger,
@@ -87,8 +92,8 @@ image_properties: Final = Table(
 folders: Final = Table(
     "folders",
     metadata,
-    Column("owner", Text, primary_key=True, comment="Who made it, and sees it while it is empty."),
-    Column("path", Text, primary_key=True, comment="Its path and a slash."),
+    Column("owner", Kept(255), primary_key=True, comment="Who made it, and sees it while it is empty."),
+    Column("path", Kept(4096), primary_key=True, comment="Its path and a slash."),
     Column("revision", BigInteger, nullable=False, comment="The change that made it what it is, unique."),
     Column("created_at", BigInteger, nullable=False, comment="UTC, in seconds since the epoch."),
     Column("removed_at", BigInteger, comment="When it was removed; NULL while it is there."),
@@ -102,7 +107,7 @@ counters: Final = Table(
     Column("id", Integer, primary_key=True, autoincrement=False, comment="1: there is one row."),
     Column("revision", BigInteger, nullable=False, comment="The latest change. Every writer locks this row first."),
     Column("next_id", BigInteger, nullable=False, comment="The next identifier to generate."),
-    Column("identity", Text, nullable=False, comment="What no other registry has: stores keep the data of one only."),
+    Column("identity", Kept(64), nullable=False, comment="What no other registry has: stores keep one's data only."),
     Column("locks", BigInteger, comment="How many rows locks has; NULL: none ever. Spares every writer a look."),
     Column("has_dead_properties", Boolean, comment="Whether there ever was one; NULL: none. Spares writers a look."),
     comment="What is counted. Reading it is how writers line up, so that revisions become visible in their order.",
@@ -111,13 +116,13 @@ counters: Final = Table(
 locks: Final = Table(
     "locks",
     metadata,
-    Column("token", Text, primary_key=True, comment="Never used twice."),
-    Column("path", Text, nullable=False, comment="Its path and a slash; empty for the root of the tree."),
-    Column("holder", Text, nullable=False, comment="The user who may present the token."),
-    Column("guards", Text, comment="Whose images and folders it guards; NULL: everybody's."),
+    Column("token", Kept(255), primary_key=True, comment="Never used twice."),
+    Column("path", Kept(4096), nullable=False, comment="Its path and a slash; empty for the root of the tree."),
+    Column("holder", Kept(255), nullable=False, comment="The user who may present the token."),
+    Column("guards", Kept(255), comment="Whose images and folders it guards; NULL: everybody's."),
     Column("is_shared", Boolean, nullable=False, comment="Whether others may hold a shared one beside it."),
     Column("is_deep", Boolean, nullable=False, comment="Whether it holds for everything below its path."),
-    Column("owner_xml", Text, nullable=False, comment="What the client said about its person."),
+    Column("owner_xml", Kept(), nullable=False, comment="What the client said about its person."),
     Column("created_at", BigInteger, nullable=False, comment="UTC, in seconds since the epoch."),
     Column("expires_at", BigInteger, nullable=False, comment="From then on the row counts for nothing."),
     comment="Write locks (RFC 4918). Whoever writes clears away those that have expired.",
@@ -126,29 +131,29 @@ locks: Final = Table(
 image_dead_properties: Final = Table(
     "image_dead_properties",
     metadata,
-    Column("image_id", Text, primary_key=True, comment="Of the image that has it."),
-    Column("digest", Text, primary_key=True, comment="Of the name: as good as the name, and short."),
-    Column("name", Text, nullable=False, comment="In Clark's notation."),
-    Column("value", Text, nullable=False, comment="As it came."),
+    Column("image_id", Kept(255), primary_key=True, comment="Of the image that has it."),
+    Column("digest", Kept(32), primary_key=True, comment="Of the name: as good as the name, and short."),
+    Column("name", Kept(), nullable=False, comment="In Clark's notation."),
+    Column("value", Kept(), nullable=False, comment="As it came."),
     comment="What WebDAV clients keep beside images.",
 )
 
 folder_dead_properties: Final = Table(
     "folder_dead_properties",
     metadata,
-    Column("owner", Text, primary_key=True, comment="Who set it, and sees it."),
-    Column("path", Text, primary_key=True, comment="The folder's path and a slash; empty for the root."),
-    Column("digest", Text, primary_key=True, comment="Of the name: as good as the name, and short."),
-    Column("name", Text, nullable=False, comment="In Clark's notation."),
-    Column("value", Text, nullable=False, comment="As it came."),
+    Column("owner", Kept(255), primary_key=True, comment="Who set it, and sees it."),
+    Column("path", Kept(4096), primary_key=True, comment="The folder's path and a slash; empty for the root."),
+    Column("digest", Kept(32), primary_key=True, comment="Of the name: as good as the name, and short."),
+    Column("name", Kept(), nullable=False, comment="In Clark's notation."),
+    Column("value", Kept(), nullable=False, comment="As it came."),
     comment="What WebDAV clients keep beside folders.",
 )
 
 holdings: Final = Table(
     "holdings",
     metadata,
-    Column("status", Text, primary_key=True, comment="As in images; nothing is counted of deleted ones."),
-    Column("store", Text, primary_key=True, comment="As in images."),
+    Column("status", Kept(16), primary_key=True, comment="As in images; nothing is counted of deleted ones."),
+    Column("store", Kept(255), primary_key=True, comment="As in images."),
     Column("images", BigInteger, nullable=False, comment="How many there are."),
     Column("size_high", BigInteger, nullable=False, comment="The sum of their sizes' upper 31 bits."),
     Column("size_low", BigInteger, nullable=False, comment="The sum of their sizes' lower 32 bits."),
@@ -158,9 +163,9 @@ holdings: Final = Table(
 answers: Final = Table(
     "answers",
     metadata,
-    Column("key", Text, primary_key=True, comment="What the asker calls this one change, and no other."),
+    Column("key", Kept(64), primary_key=True, comment="What the asker calls this one change, and no other."),
     Column("kept_at", BigInteger, nullable=False, comment="UTC, in seconds since the epoch."),
-    Column("answer", Text, nullable=False, comment="What the change gave, as JSON, in ASCII."),
+    Column("answer", Kept(), nullable=False, comment="What the change gave, as JSON, in ASCII."),
     comment="Changes that may be asked for again because their answer was lost; kept for minutes (once.KEPT).",
 )
 
@@ -184,30 +189,31 @@ def grave_index(column: str) -> str:
     return f"ix_images_grave_{column}"
 
 
-def _shelf_indexes() -> None:
+def add_orders(table: Table, *, kept_by: Mapping[str, str], run: Sequence[str]) -> None:
     """Add an index per order, which leaves tombstones out where the database can do that.
 
     Equal values are in the order of ``seq``, which is part of the index: pages go on in the middle of equal ones.
+    ``kept_by`` names columns that stand for others in indexes, ``run`` those that keep folders in order.
     """
-    living, dead = images.c.shelf.is_not(None), images.c.grave.is_not(None)
+    living, dead = table.c.shelf.is_not(None), table.c.grave.is_not(None)
     for column in SORTED_BY:
         for owned in (False, True):
-            columns = [images.c.owner] if owned else []
-            columns += [images.c.shelf, images.c[column], images.c.seq]
+            columns = [table.c.owner] if owned else []
+            columns += [table.c.shelf, table.c[kept_by.get(column, column)], table.c.seq]
             if column == "created_at":
                 # What is not wanted is passed by without a look at its row.
-                columns += [images.c[name] for name in PASSED_BY]
+                columns += [table.c[name] for name in PASSED_BY]
             Index(shelf_index(column, owned=owned), *columns, sqlite_where=living, postgresql_where=living)
     for column in ("created_at", "changed_at"):
-        columns = [images.c.grave, images.c[column], images.c.seq]
+        columns = [table.c.grave, table.c[column], table.c.seq]
         Index(grave_index(column), *columns, sqlite_where=dead, postgresql_where=dead)
     # Every path below a folder begins with the folder's, slash included: a folder is one run of each of these.
-    run = [images.c.shelf, images.c.folder, images.c.name, images.c.place]
-    Index("ix_images_shelf_folder", *run, sqlite_where=living, postgresql_where=living)
-    Index("ix_images_owner_shelf_folder", images.c.owner, *run, sqlite_where=living, postgresql_where=living)
+    ordered = [table.c.shelf, *(table.c[name] for name in run)]
+    Index("ix_images_shelf_folder", *ordered, sqlite_where=living, postgresql_where=living)
+    Index("ix_images_owner_shelf_folder", table.c.owner, *ordered, sqlite_where=living, postgresql_where=living)
 
 
-_shelf_indexes()
+add_orders(images, kept_by={}, run=("folder", "name", "place"))
 
 Index("ix_folders_revision", folders.c.revision, unique=True)
 Index("ix_folders_path", folders.c.path)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registry on a database of one's own: SQLite in the data folder.
+"""The registry on a database of one's own: SQLite in the data folder, PostgreSQL or MariaDB.
 
 Answers for `Registry` over SQLAlchemy Core. The tables are in `schema`, what goes into them in `rows`, lists in
-`lists`, transactions in `commits`, the ways of the database in `sqlite`, and its versions in `upgrade`.
+`lists`, transactions in `commits`, the ways of the databases in `sqlite`, `postgresql` and `mariadb`, and the versions
+of the schema in `upgrade`.
 
 Threading: every method may be called from many threads at once, and from many processes on the same database. A
 registry is not to be used on both sides of a fork.
@@ -23,6 +24,8 @@ from glancefs.errors import Duplicate, ImageNotFound, InvalidQuery, StaleImage, 
 from glancefs.model import Image, ImageStatus, Location
 from glancefs.registries.base import Changes, Holdings, ImageQuery, Superseded
 from glancefs.registries.commits import Commits, GroupCommit, Transaction
+from glancefs.registries.database import looks_again
+from glancefs.registries.engines import open_database
 from glancefs.registries.lists import Lists
 from glancefs.registries.locks import Presented
 from glancefs.registries.once import Answers
@@ -37,7 +40,6 @@ from glancefs.registries.sql_dead_properties import (
 from glancefs.registries.sql_folders import SqlFolders, changed_folders
 from glancefs.registries.sql_guarding import check_image, check_new_image, check_successor, locked_path_of
 from glancefs.registries.sql_locks import SqlLocks, forget_locks
-from glancefs.registries.sqlite import SqliteDatabase
 from glancefs.registries.upgrade import check_schema, upgrade
 
 _GET: Final = select(*IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id"))
@@ -85,17 +87,22 @@ class SqlRegistry:
 
     Raises ConfigError where there is no database of the right schema yet (with `migrate` it is made, or brought up to
     date), and SchemaTooNew where a later version made it. `busy_timeout` is in seconds: others writing for longer make
-    a change fail with RegistryUnavailable.
+    a change fail with RegistryUnavailable. `connections` is how many a server is asked for at the most, besides one to
+    write and one to wait for news.
     """
 
-    def __init__(self, *, url: str, migrate: bool = False, busy_timeout: float = 30.0) -> None:
-        self._database = SqliteDatabase(url=url, busy_timeout=busy_timeout)
-        if migrate:
-            upgrade(self._database)
-            self._database.file.set_room_aside()
-        else:
-            check_schema(self._database)
-        self._lists = Lists()
+    def __init__(self, *, url: str, migrate: bool = False, busy_timeout: float = 30.0, connections: int = 10) -> None:
+        self._database = open_database(url, busy_timeout=busy_timeout, connections=connections)
+        try:
+            if migrate:
+                upgrade(self._database)
+                self._database.set_room_aside()
+            else:
+                check_schema(self._database)
+        except BaseException:
+            self._database.close()
+            raise
+        self._lists = Lists(self._database.ways)
         self._answers = Answers()
         self._room = _Room()
         self._change_by(GroupCommit(database=self._database))
@@ -138,6 +145,7 @@ class SqlRegistry:
         """See `Registry.add`."""
         return self._commits.run(lambda transaction: _add(transaction, image, superseding, copied_from, presented))
 
+    @looks_again
     def get(self, image_id: str) -> Image:
         """See `Registry.get`."""
         try:
@@ -150,6 +158,7 @@ class SqlRegistry:
             raise ImageNotFound.by_id(image_id)
         return image_of(row)
 
+    @looks_again
     def find(self, query: ImageQuery) -> Sequence[Image]:
         """See `Registry.find`."""
         try:
@@ -186,20 +195,24 @@ class SqlRegistry:
             return _delete(transaction, image_id, expected_revision, deleted_at)
 
         if self._room.was_given:
-            self._room.was_given = not self._database.file.set_room_aside()
+            self._room.was_given = not self._database.set_room_aside()
         try:
             return self._commits.run(change)
         except StoreFull:
-            if not self._database.file.give_room():
+            if not self._database.give_room():
                 raise
             self._room.was_given = True
             return self._commits.run(change)
 
+    @looks_again
     def changes(self, *, since: int, limit: int = 1000) -> Changes:
         """See `Registry.changes`."""
         with self._database.reading() as connection:
             # The counter is read first: what it counts is there when the images are read.
             revision = connection.execute(_REVISION).scalar_one()
+            if revision == since:
+                # Followers ask this several times a second, and nearly always nothing has changed.
+                return Changes(images=(), revision=since)
             rows = connection.execute(_CHANGES, {"since": since, "limit": limit}).all()
             folders = changed_folders(connection, since=since, limit=limit)
         changed = tuple(image_of(row) for row in rows)
@@ -213,16 +226,28 @@ class SqlRegistry:
             revision=known,
         )
 
+    @property
+    def tells_of_changes(self) -> bool:
+        """See `Registry.tells_of_changes`."""
+        return bool(self._database.news())
+
+    def wait_for_change(self, *, timeout: float) -> None:
+        """See `Registry.wait_for_change`."""
+        self._database.wait(timeout)
+
+    @looks_again
     def revision(self) -> int:
         """See `Registry.revision`."""
         with self._database.reading() as connection:
             return int(connection.execute(_REVISION).scalar_one())
 
+    @looks_again
     def identity(self) -> str:
         """See `Registry.identity`."""
         with self._database.reading() as connection:
             return str(connection.execute(_IDENTITY).scalar_one())
 
+    @looks_again
     def named_locations(self, locations: Collection[Location]) -> Collection[Location]:
         """See `Registry.named_locations`."""
         texts = [str(location) for location in locations]
@@ -233,6 +258,7 @@ class SqlRegistry:
                 named |= {Location.parse(text) for text in connection.execute(_NAMED, {"locations": piece}).scalars()}
         return named
 
+    @looks_again
     def holdings(self) -> Sequence[Holdings]:
         """See `Registry.holdings`."""
         with self._database.reading() as connection:
@@ -242,6 +268,7 @@ class SqlRegistry:
             for status, store, count, high, low in rows
         ]
 
+    @looks_again
     def integrity_check(self) -> Sequence[str]:
         """Let the database look itself over; give what is wrong with it, in the database's words."""
         with self._database.reading() as connection:
@@ -260,14 +287,14 @@ def _add(
     copied_from: str | None,
     presented: Presented | None,
 ) -> Image:
+    # What can't be written is refused before anything is counted.
+    values = values_of(image)
     if image.id and _is_taken(transaction, image.id):
         raise Duplicate(f"There is, or was, an image {image.id!r}.")
     if superseded is None:
         check_new_image(transaction, image, presented)
     else:
         check_successor(transaction, superseded.image_id, image, presented)
-    # First, since it refuses names that have no path, and a refusal leaves nothing counted.
-    values = values_of(image)
     place = None if superseded is None else _supersede(transaction, superseded)
     image_id = image.id or _generated_id(transaction)
     revision = transaction.next_revision()
@@ -311,6 +338,7 @@ def _replace(
     superseded: Superseded | None,
     presented: Presented | None,
 ) -> Image:
+    values = values_of(image)
     seq, before = _current(transaction, image.id, expected_revision)
     is_moved = (before.name, before.owner) != (image.name, image.owner)
     check_image(transaction, image.id, presented, is_removed=is_moved)
@@ -319,7 +347,6 @@ def _replace(
     elif is_moved:
         check_new_image(transaction, image, presented)
     left = locked_path_of(transaction, image.id, presented) if is_moved else None
-    values = values_of(image)
     if superseded is not None:
         values["place"] = _supersede(transaction, superseded)
         remove_dead_properties(transaction, superseded.image_id)

@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Table, and_, bindparam, delete, func, inse
 from glancefs.errors import ImageNotFound, InvalidRequest, StoreFull
 from glancefs.model import ImageStatus
 from glancefs.registries.commits import Commits, Transaction
+from glancefs.registries.database import Database, looks_again
 from glancefs.registries.dead_properties import (
     MAX_PROPERTY_NAME,
     MAX_PROPERTY_VALUE,
@@ -33,7 +34,6 @@ from glancefs.registries.schema import folder_dead_properties, image_dead_proper
 from glancefs.registries.sql_guarding import touched_image
 from glancefs.registries.sql_locks import check_unlocked
 from glancefs.registries.sql_pulse import pulse_of
-from glancefs.registries.sqlite import SqliteDatabase
 
 _AT_ONCE: Final = 500
 """How many values go into one statement."""
@@ -70,7 +70,7 @@ _REMOVE: Final = delete(image_dead_properties).where(image_dead_properties.c.ima
 class SqlDeadProperties:
     """The dead properties of a registry that is kept in a database."""
 
-    def __init__(self, *, database: SqliteDatabase, commits: Commits) -> None:
+    def __init__(self, *, database: Database, commits: Commits) -> None:
         self._database = database
         self._commits = commits
 
@@ -78,6 +78,7 @@ class SqlDeadProperties:
         """See `DeadPropertyRegistry.get`."""
         return self.get_many([subject]).get(subject, {})
 
+    @looks_again
     def get_many(self, subjects: Collection[Subject]) -> Mapping[Subject, Mapping[str, str]]:
         """See `DeadPropertyRegistry.get_many`."""
         found: dict[Subject, dict[str, str]] = {}

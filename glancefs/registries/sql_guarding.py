@@ -12,50 +12,21 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, literal, or_, select
+from sqlalchemy import Row, bindparam, select
 
 from glancefs.model import Image
 from glancefs.namesakes import namesake_paths
 from glancefs.paths import path_of
 from glancefs.registries.commits import Transaction
+from glancefs.registries.folder_statements import before_statement, range_of, shape_of, there_statement
+from glancefs.registries.folders import View
 from glancefs.registries.locks import Presented, Touched
-from glancefs.registries.rows import Shelf, folder_key
-from glancefs.registries.schema import folders, images
+from glancefs.registries.rows import folder_key
+from glancefs.registries.schema import images
 from glancefs.registries.sql_locks import check_unlocked, has_locks_on
 
 _PLACED: Final = select(*(images.c[name] for name in ("id", "owner", "name", "folder", "place"))).where(
     images.c.id == bindparam("wanted_id")
-)
-_OWN: Final = (images.c.owner == bindparam("its_owner"), images.c.shelf.in_([shelf.value for shelf in Shelf]))
-_BEFORE: Final = (
-    select(literal(1))
-    .where(
-        *_OWN,
-        images.c.folder == bindparam("its_folder"),
-        images.c.name == bindparam("its_name"),
-        images.c.place < bindparam("its_place"),
-    )
-    .limit(1)
-)
-_BELOW: Final = (
-    select(literal(1))
-    .where(
-        or_(images.c.owner == bindparam("its_owner"), images.c.shelf == Shelf.LISTED.value),
-        images.c.shelf.is_not(None),
-        images.c.folder >= bindparam("start"),
-        images.c.folder < bindparam("stop"),
-    )
-    .limit(1)
-)
-_MADE: Final = (
-    select(literal(1))
-    .where(
-        folders.c.owner == bindparam("its_owner"),
-        folders.c.removed_at.is_(None),
-        folders.c.path >= bindparam("start"),
-        folders.c.path < bindparam("stop"),
-    )
-    .limit(1)
 )
 
 
@@ -115,9 +86,10 @@ def _path_in_owners_tree(transaction: Transaction, row: Row[Any], now: datetime)
 
 
 def _is_behind(transaction: Transaction, row: Row[Any], plain: str) -> bool:
-    key = folder_key(plain)
-    values = {"its_owner": row.owner, "its_folder": row.folder, "its_name": row.name, "its_place": row.place}
-    values |= {"start": key, "stop": f"{key[:-1]}0"}
-    return any(
-        transaction.connection.execute(statement, values).first() is not None for statement in (_BEFORE, _BELOW, _MADE)
-    )
+    shape = shape_of(View(viewer=row.owner), transaction.ways)
+    values = {"viewer": row.owner, "folder": row.folder, "folder_text": row.folder, "name": row.name}
+    values |= {"before_place": row.place} | range_of(folder_key(plain))
+    statements = [there_statement(shape, below=False)]
+    if row.owner is not None:
+        statements.append(before_statement(shape))
+    return any(transaction.connection.execute(statement, values).first() is not None for statement in statements)

@@ -20,11 +20,11 @@ from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, o
 from glancefs.errors import Duplicate, InvalidRequest, Locked, LockNotFound, StoreFull
 from glancefs.paths import split
 from glancefs.registries.commits import Commits, Transaction
+from glancefs.registries.database import Database, looks_again
 from glancefs.registries.locks import MAX_OWNER_XML, MAX_TOKEN, MOST_LOCKS, Lock, Presented, Touched
 from glancefs.registries.rows import folder_key, seconds
 from glancefs.registries.schema import counters, locks
 from glancefs.registries.sql_pulse import pulse_of
-from glancefs.registries.sqlite import SqliteDatabase
 
 _OF_TOKEN: Final = select(locks).where(locks.c.token == bindparam("wanted_token"))
 _OF_HOLDER: Final = select(func.count()).select_from(locks).where(locks.c.holder == bindparam("wanted_holder"))
@@ -43,7 +43,7 @@ _HOW_MANY: Final = select(counters.c.locks).where(counters.c.id == 1)
 class SqlLocks:
     """The locks of a registry that is kept in a database."""
 
-    def __init__(self, *, database: SqliteDatabase, commits: Commits) -> None:
+    def __init__(self, *, database: Database, commits: Commits) -> None:
         self._database = database
         self._commits = commits
 
@@ -61,12 +61,14 @@ class SqlLocks:
         """See `LockRegistry.release`."""
         return self._commits.run(partial(_release, token=token, user=user, now=now))
 
+    @looks_again
     def get(self, token: str, *, now: datetime) -> Lock:
         """See `LockRegistry.get`."""
         with self._database.reading() as connection:
             row = connection.execute(_OF_TOKEN, {"wanted_token": token}).one_or_none()
         return _living(row, user=None, now=now)
 
+    @looks_again
     def covering(self, path: str, *, guarding: str | None, now: datetime) -> Sequence[Lock]:
         """See `LockRegistry.covering`."""
         with self._database.reading() as connection:
@@ -75,6 +77,7 @@ class SqlLocks:
             found = _met(connection, path, guarding=guarding, now=now, is_deep=False)
         return [lock for lock in found if _covers(lock, path)]
 
+    @looks_again
     def below(self, path: str, *, guarding: str | None, now: datetime) -> Sequence[Lock]:
         """See `LockRegistry.below`."""
         with self._database.reading() as connection:
@@ -83,6 +86,7 @@ class SqlLocks:
             rows = connection.execute(_ONLY_BELOW, _range(path) | {"now": seconds(now)}).all()
         return [lock for lock in map(_lock_of, rows) if _overlap(lock.guards, guarding)]
 
+    @looks_again
     def check(self, touched: Collection[Touched], presented: Presented) -> bool:
         """See `LockRegistry.check`."""
         with self._database.reading() as connection:

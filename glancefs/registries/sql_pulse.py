@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, CursorResult, select
 
+from glancefs.registries.database import Ways
 from glancefs.registries.schema import counters
 
 _STATEMENT: Final = select(counters.c.revision, counters.c.locks, counters.c.has_dead_properties).where(
@@ -45,8 +46,10 @@ def pulse_of(connection: Connection) -> Pulse:
     return Pulse(*row)
 
 
-def fetched(result: CursorResult[Any]) -> Sequence[tuple[Any, ...]]:
+def fetched(result: CursorResult[Any], ways: Ways) -> Sequence[tuple[Any, ...]]:
     """Give rows as the driver does: what SQLAlchemy makes of each takes longer than all else that is done with it."""
+    if not ways.gives_texts:
+        return [tuple(row) for row in result]
     assert result.cursor is not None  # noqa: S101 - it selects
     rows: Sequence[tuple[Any, ...]] = result.cursor.fetchall()
     result.close()

@@ -20,15 +20,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Self, cast
+from typing import Any, ClassVar, Final, Self, cast
 
-from sqlalchemy import Connection, FromClause, create_engine, event
+from sqlalchemy import ColumnElement, Connection, FromClause, MetaData, create_engine, event
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from glancefs.errors import ConfigError, InvalidRequest, RegistryUnavailable, StoreFull
+from glancefs.registries import schema
+from glancefs.registries.database import POLLED, Ways
 from glancefs.registries.database_file import DatabaseFile
 
 _PRAGMAS: Final = (
@@ -66,6 +68,10 @@ _REASONS: Final[Mapping[int | None, str]] = MappingProxyType(
 class SqliteDatabase:
     """One SQLite database file. Raises ConfigError for a URL that names none."""
 
+    ways: ClassVar[Ways] = Ways(
+        has_keys=False, merges=True, compares_rows=True, needs_fence=False, gives_texts=True, leaps=True
+    )
+
     def __init__(self, *, url: str, busy_timeout: float) -> None:
         try:
             checked = make_url(url)
@@ -90,6 +96,24 @@ class SqliteDatabase:
         self._engine.dialect.statement_compiler = _HintingCompiler
         event.listen(self._engine, "connect", _prepare)
 
+    @property
+    def metadata(self) -> MetaData:
+        """See `Database.metadata`."""
+        return schema.metadata
+
+    @property
+    def title(self) -> str:
+        """See `Database.title`."""
+        return str(self.path)
+
+    def exists(self) -> bool:
+        """See `Database.exists`."""
+        return self.path.exists()
+
+    def make(self) -> None:
+        """See `Database.make`."""
+        self.file.make()
+
     def connect(self) -> Connection:
         """Give a new connection, which commits every statement by itself until `begin_writing`.
 
@@ -105,7 +129,7 @@ class SqliteDatabase:
         self.file.check()
         return connection
 
-    def connect_to_write(self) -> Connection:
+    def connect_to_write(self, *, patient: bool = False) -> Connection:  # noqa: ARG002 - no statement is cut off
         """Give a new connection for `begin_writing`, which does its own waiting."""
         connection = self.connect()
         connection.exec_driver_sql("PRAGMA busy_timeout = 0")
@@ -163,6 +187,10 @@ class SqliteDatabase:
                 self._queue.wait()
                 self._turn_began = time.monotonic()
 
+    def begin_upgrading(self, connection: Connection) -> None:
+        """See `Database.begin_upgrading`: there is one writer anyway."""
+        self.begin_writing(connection)
+
     def end_writing(self, connection: Connection, *, commit: bool) -> None:
         """Commit, or roll back, what `begin_writing` began."""
         driver = _driver_connection(connection)
@@ -174,6 +202,29 @@ class SqliteDatabase:
         found = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
         lost = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         return [text for text in found if text != "ok"] + [f"{row[0]}: a row refers to nothing" for row in lost]
+
+    def news(self) -> Sequence[ColumnElement[Any]]:
+        """See `Database.news`: it tells nobody."""
+        return ()
+
+    def wait(self, seconds: float) -> None:
+        """See `Database.wait`."""
+        time.sleep(min(seconds, POLLED))
+
+    def translated(self, error: Exception) -> Exception:
+        """See `Database.translated`."""
+        return translated(error)
+
+    def settle(self) -> None:
+        """See `Database.settle`: statements name their indexes."""
+
+    def set_room_aside(self) -> bool:
+        """See `Database.set_room_aside`."""
+        return self.file.set_room_aside()
+
+    def give_room(self) -> bool:
+        """See `Database.give_room`."""
+        return self.file.give_room()
 
     def close(self) -> None:
         """Let go of the connections that nobody uses; the others go when they are given back."""

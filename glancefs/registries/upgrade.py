@@ -16,8 +16,8 @@ from typing import Final
 from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
 
 from glancefs.errors import ConfigError, SchemaTooNew
-from glancefs.registries.schema import REVISIONS, counters, metadata
-from glancefs.registries.sqlite import SqliteDatabase
+from glancefs.registries.database import Database
+from glancefs.registries.schema import REVISIONS, counters
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 
@@ -30,30 +30,34 @@ _VERSIONS: Final = Table(
 )
 
 
-def check_schema(database: SqliteDatabase) -> None:
+def check_schema(database: Database) -> None:
     """Raise ConfigError unless the database has the schema of this version; SchemaTooNew if it has a later one."""
-    if not database.path.exists():
-        raise ConfigError(f"There is no registry at {database.path}; `glancefs db upgrade` makes it.")
+    missing = f"There is no registry at {database.title}; `glancefs db upgrade` makes it."
+    if not database.exists():
+        raise ConfigError(missing)
     with database.reading() as connection:
         version = schema_version(connection)
+        is_empty = version is None and not inspect(connection).get_table_names()
+    if is_empty:
+        raise ConfigError(missing)
     _check_known(version)
     if version != REVISIONS[-1]:
         raise ConfigError(
-            f"The registry {database.path} has an older schema; `glancefs db upgrade` brings it up to date."
+            f"The registry {database.title} has an older schema; `glancefs db upgrade` brings it up to date."
         )
 
 
-def upgrade(database: SqliteDatabase) -> bool:
+def upgrade(database: Database) -> bool:
     """Make the database, or bring it up to date. Gives whether there was anything to do; raises SchemaTooNew."""
-    database.file.make()
+    database.make()
     with database.reading() as connection:
         if schema_version(connection) == REVISIONS[-1]:
             return False
-    with database.connect_to_write() as connection:
-        database.begin_writing(connection)
+    with database.connect_to_write(patient=True) as connection:
+        database.begin_upgrading(connection)
         done = False
         try:
-            changed = _upgrade_in_transaction(connection)
+            changed = _upgrade_in_transaction(connection, database)
             database.end_writing(connection, commit=True)
             done = True
         finally:
@@ -69,8 +73,8 @@ def schema_version(connection: Connection) -> str | None:
     return connection.execute(select(_VERSIONS.c.version_num)).scalar_one_or_none()
 
 
-def migrate_by_steps(connection: Connection, *, target: str = "head") -> None:
-    """Take every step that leads to the target, in the caller's transaction."""
+def migrate_by_steps(connection: Connection, *, target: str = "head", down: bool = False) -> None:
+    """Take every step that leads up (or ``down``) to the target, in the caller's transaction."""
     # A registry that is up to date, which is nearly every one, starts without Alembic.
     from alembic import command  # noqa: PLC0415 - see above
     from alembic.config import Config  # noqa: PLC0415 - see above
@@ -78,10 +82,10 @@ def migrate_by_steps(connection: Connection, *, target: str = "head") -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, target)
+    (command.downgrade if down else command.upgrade)(config, target)
 
 
-def _upgrade_in_transaction(connection: Connection) -> bool:
+def _upgrade_in_transaction(connection: Connection, database: Database) -> bool:
     """Do what is left to do, seen from inside the transaction: another process may just have done it."""
     version = schema_version(connection)
     _check_known(version)
@@ -90,13 +94,20 @@ def _upgrade_in_transaction(connection: Connection) -> bool:
     if version is not None:
         migrate_by_steps(connection)
         return True
-    if inspect(connection).get_table_names():
+    tables = set(inspect(connection).get_table_names())
+    if not tables <= set(database.metadata.tables) or ("counters" in tables and _is_counting(connection)):
         raise ConfigError("The registry's database holds something else.")
-    metadata.create_all(connection)
+    # Not every database takes back the tables of a transaction that was cut off; what has no version was never used.
+    database.metadata.drop_all(connection)
+    database.metadata.create_all(connection)
     connection.execute(insert(counters), {"id": 1, "revision": 0, "next_id": 1, "identity": uuid.uuid4().hex})
     _VERSIONS.create(connection)
     connection.execute(insert(_VERSIONS), {"version_num": REVISIONS[-1]})
     return True
+
+
+def _is_counting(connection: Connection) -> bool:
+    return connection.execute(select(counters.c.id)).first() is not None
 
 
 def _check_known(version: str | None) -> None:

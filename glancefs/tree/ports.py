@@ -153,6 +153,15 @@ class TreeFolders(Protocol):
         """Set a folder's time of modification."""
         ...
 
+    @property
+    def tells_of_changes(self) -> bool:
+        """Whether `wait_for_change` comes back as soon as there is a change."""
+        ...
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Wait until something may have changed, or so long."""
+        ...
+
     def revision(self) -> int:
         """Give where the change feed ends."""
         ...

@@ -420,6 +420,15 @@ class ImageTree:
         """Give where the change feed ends."""
         return self._folders.revision()
 
+    @property
+    def tells_of_changes(self) -> bool:
+        """Whether `wait_for_change` comes back as soon as there is a change."""
+        return self._folders.tells_of_changes
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Wait until something may have changed, or so long."""
+        self._folders.wait_for_change(seconds)
+
     def changes(self, since: int, *, limit: int = 1000) -> TreeChanges:
         """Give what changed after a revision through any door, this one too, whoever may see it."""
         piece = self._folders.changes(since, limit=limit)

@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -119,8 +119,14 @@ def folders_of_model(images: Sequence[Image], made: Sequence[tuple[str, str]], v
 
 
 class FolderContract:
+    examples: ClassVar[int] = 25
+    """How many trees are tried."""
+
     def make(self, folder: Path) -> Registry:
         raise NotImplementedError
+
+    def forget(self, folder: Path) -> None:
+        """Say that the registry of a folder is closed, and not used any longer."""
 
     @pytest.fixture
     def registry(self, tmp_path: Path) -> Iterator[Registry]:
@@ -130,15 +136,18 @@ class FolderContract:
 
     # ---- looking
 
-    @given(data=st.data())
-    @MANY_EXAMPLES
-    def test_every_looker_finds_what_a_plain_model_finds(
-        self, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-    ) -> None:
-        with closing(self.make(tmp_path_factory.mktemp("registry"))) as registry:
-            self._check_what_is_found(data, registry)
+    def test_every_looker_finds_what_a_plain_model_finds(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        @settings(MANY_EXAMPLES, max_examples=self.examples)
+        @given(data=st.data())
+        def check(data: st.DataObject) -> None:
+            folder = tmp_path_factory.mktemp("registry")
+            with closing(self.make(folder)) as registry:
+                self._check_lookers(data, registry)
+            self.forget(folder)
 
-    def _check_what_is_found(self, data: st.DataObject, registry: Registry) -> None:
+        check()
+
+    def _check_lookers(self, data: st.DataObject, registry: Registry) -> None:
         images = []
         for name in data.draw(st.lists(NAMES, max_size=8)):
             owner = data.draw(st.sampled_from(["alice", "bob", None]))

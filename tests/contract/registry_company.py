@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from glancefs.errors import Duplicate, StaleImage
 from glancefs.registries.base import Registry
@@ -68,11 +68,11 @@ def wins(registry: Registry, image_id: str, _thread: int = 0) -> bool:
     return True
 
 
-def storm(registry: Registry, number: int) -> dict[str, Any]:
+def storm(registry: Registry, number: int, *, times: int) -> dict[str, Any]:
     """Do what one thread of many does. Gives what came of it."""
     ids = []
     won = []
-    for turn in range(TIMES):
+    for turn in range(times):
         ids.append(registry.add(an_image(name=str(number))).id)
         count_up(registry)
         if wins(registry, CONTESTED[turn]):
@@ -120,6 +120,9 @@ class RegistryCompany:
     other_processes = PROCESSES
     """How many share the registry; fewer where each call costs more."""
 
+    times: ClassVar[int] = 10
+    """How often each caller does what it does."""
+
     def test_of_many_threads_one_gets_the_identifier(self, registry: Registry) -> None:
         for image_id in CONTESTED:
             won = together(partial(wins, registry, image_id))
@@ -128,9 +131,9 @@ class RegistryCompany:
 
     def test_of_many_changes_at_once_none_is_lost(self, registry: Registry) -> None:
         registry.add(an_image(id=SHARED, properties={"count": "0"}))
-        together(lambda _: [count_up(registry) for _ in range(TIMES)])
-        assert registry.get(SHARED).properties["count"] == str(THREADS * TIMES)
-        assert registry.revision() == 1 + THREADS * TIMES
+        together(lambda _: [count_up(registry) for _ in range(self.times)])
+        assert registry.get(SHARED).properties["count"] == str(THREADS * self.times)
+        assert registry.revision() == 1 + THREADS * self.times
 
     def test_of_many_deletions_at_once_one_succeeds(self, registry: Registry) -> None:
         added = registry.add(an_image())
@@ -160,7 +163,7 @@ class RegistryCompany:
     def test_a_follower_of_the_changes_misses_none(self, registry: Registry) -> None:
         registry.add(an_image(id=SHARED, properties={"count": "0"}))
         with Poller(registry) as poller:
-            outcomes = together(lambda number: storm(registry, number))
+            outcomes = together(lambda number: storm(registry, number, times=self.times))
         self._check_storm(registry, poller, outcomes)
 
     def test_processes_share_a_registry(self, registry: Registry, folder: Path, processes: Processes) -> None:
@@ -180,10 +183,10 @@ class RegistryCompany:
     def _check_storm(self, registry: Registry, poller: Poller, outcomes: list[dict[str, Any]]) -> None:
         callers = len(outcomes)
         ids = [image_id for outcome in outcomes for image_id in outcome["ids"]]
-        assert sorted(map(int, ids)) == list(range(1, callers * TIMES + 1))
-        assert sorted(image_id for outcome in outcomes for image_id in outcome["won"]) == sorted(CONTESTED)
-        assert registry.get(SHARED).properties["count"] == str(callers * TIMES)
-        changes = 1 + 2 * callers * TIMES + len(CONTESTED) + callers
+        assert sorted(map(int, ids)) == list(range(1, callers * self.times + 1))
+        assert sorted(image_id for outcome in outcomes for image_id in outcome["won"]) == CONTESTED[: self.times]
+        assert registry.get(SHARED).properties["count"] == str(callers * self.times)
+        changes = 1 + 2 * callers * self.times + self.times + callers
         assert registry.revision() == changes
         assert poller.failure is None
         # Every image's present state was told; and nothing twice.
@@ -195,8 +198,9 @@ class RegistryCompany:
 def main(backend: str, folder: str) -> None:
     """Be one of the processes: open the registry, and let the threads go."""
     module, _, name = backend.partition(":")
-    registry: Registry = getattr(import_module(module), name).open(Path(folder))
-    for outcome in together(lambda number: storm(registry, number)):
+    tested = getattr(import_module(module), name)
+    registry: Registry = tested.open(Path(folder))
+    for outcome in together(lambda number: storm(registry, number, times=tested.times)):
         sys.stdout.write(json.dumps(outcome) + "\n")
     registry.close()
 

@@ -35,6 +35,10 @@ class RegistryContract(RegistryKeeping, RegistryLists, RegistryCompany):
         """Open the registry of a folder, which is made if there is none; many processes may do so."""
         raise NotImplementedError
 
+    @staticmethod
+    def forget(folder: Path) -> None:
+        """Say that the registry of a folder is closed, and not used any longer."""
+
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
         """Name the folder of the registry under test."""
@@ -59,14 +63,16 @@ class RegistryContract(RegistryKeeping, RegistryLists, RegistryCompany):
         assert identities[0] == registry.identity() == identity != identities[1]
 
     def test_lists_are_what_the_promises_say(self, tmp_path_factory: pytest.TempPathFactory) -> None:
-        open_registry = self.open
+        contract = self
 
         class Machine(ListsMachine):
             def __init__(self) -> None:
                 super().__init__()
-                self.registry = open_registry(tmp_path_factory.mktemp("registry"))
+                self.folder = tmp_path_factory.mktemp("registry")
+                self.registry = contract.open(self.folder)
 
             def teardown(self) -> None:
                 self.registry.close()
+                contract.forget(self.folder)
 
         run_state_machine_as_test(Machine, settings=settings(max_examples=self.examples, stateful_step_count=25))

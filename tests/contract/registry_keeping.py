@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from glancefs.errors import Duplicate, ImageNotFound, RegistryUnavailable, StaleImage
+from glancefs.errors import Duplicate, ImageNotFound, InvalidRequest, RegistryUnavailable, StaleImage
 from glancefs.model import MAX_NAME, MAX_NUMBER, MAX_PROPERTY_VALUE, Image, ImageStatus, Location
 from glancefs.registries.base import Holdings, Registry
 from tests.contract.registry_model import NOON, TEXTS, an_available_image, an_image
@@ -102,6 +102,13 @@ class RegistryKeeping:
         assert registry.add(an_image()).id == "2"
         with pytest.raises(Duplicate):
             registry.add(an_image(id="1"))
+
+    def test_what_can_not_be_kept_is_refused_and_counts_for_nothing(self, registry: Registry) -> None:
+        for impossible in (an_image(size=2**63), an_image(name="\ud800"), an_image(id="\udcff")):
+            with pytest.raises(InvalidRequest):
+                registry.add(impossible)
+        added = registry.add(an_image())
+        assert (added.id, added.revision, registry.revision()) == ("1", 1, 1)
 
     def test_a_taken_identifier_is_refused_and_changes_nothing(self, registry: Registry) -> None:
         added = registry.add(an_image(id="mine"))

@@ -18,6 +18,7 @@ from glancefs.registries.base import Registry
 from glancefs.registries.folders import View
 from glancefs.registries.sql import SqlRegistry, registry_url
 from tests.contract.folder_contract import ALICE, FolderContract, folders_in, image, names_in
+from tests.support.databases import sqlite
 
 
 class TestSqlFolders(FolderContract):
@@ -40,7 +41,7 @@ def test_looking_reads_indexes_and_sorts_no_folder(registry: SqlRegistry, view: 
             plans.extend(row[3] for row in explained)
 
     registry.add(image("a/b", is_public=True))
-    event.listen(registry._database._engine, "before_cursor_execute", explain)
+    event.listen(sqlite(registry)._engine, "before_cursor_execute", explain)
     registry.folders.images_in("a", view, after="0:a", limit=10)
     registry.folders.folders_in("", view)
     registry.folders.folder("a", view)
@@ -54,13 +55,41 @@ def test_looking_reads_indexes_and_sorts_no_folder(registry: SqlRegistry, view: 
     assert all("INDEX" in plan for plan in searched)
 
 
+def test_what_a_name_means_is_remembered_until_anybody_changes_anything(registry: SqlRegistry, tmp_path: Path) -> None:
+    statements: list[str] = []
+    event.listen(sqlite(registry)._engine, "before_cursor_execute", lambda *said: statements.append(said[2]))
+    other = SqlRegistry(url=registry_url(tmp_path))
+    assert registry.folders.at("a", ALICE).image is None
+    added = other.add(image("a"))
+    assert registry.folders.at("a", ALICE).image == added
+    asked = len(statements)
+    assert registry.folders.at("a", ALICE).image == added
+    assert len(statements) == asked
+    other.add(image("a/b"))
+    found = registry.folders.at("a", ALICE)
+    assert found.folder is not None
+    assert registry.folders.at("a", View(viewer="bob")).image is None
+    renamed = other.replace(replace(added, name="c"), expected_revision=added.revision)
+    assert registry.folders.at("a", ALICE).image is None
+    assert registry.folders.at("c", ALICE).image == renamed
+    registry.close()
+    other.close()
+
+
+def test_images_of_long_properties_are_not_remembered(registry: SqlRegistry) -> None:
+    registry.add(image("a", properties={"long": "x" * 10_000}))
+    assert registry.folders.at("a", ALICE).image is not None
+    assert not registry.folders._found
+    registry.close()
+
+
 def test_a_registry_of_the_first_schema_gets_its_folders(tmp_path: Path) -> None:
     url = registry_url(tmp_path)
     registry = SqlRegistry(url=url, migrate=True)
     names = ["a/b", "a//c", "x", "\n/y"]
     added = [registry.add(image(name)) for name in names]
     registry.delete(added[2].id, expected_revision=added[2].revision, deleted_at=added[2].created_at)
-    with registry._database.connect() as connection:
+    with sqlite(registry).connect() as connection:
         for index in ("ix_images_shelf_folder", "ix_images_owner_shelf_folder"):
             connection.execute(text(f"DROP INDEX {index}"))
         for column in ("folder", "place"):

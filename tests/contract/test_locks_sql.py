@@ -19,6 +19,7 @@ from glancefs.registries.sql import SqlRegistry, registry_url
 from tests.contract.dead_property_contract import DeadPropertyContract
 from tests.contract.lock_contract import LockContract, acquire, by, delete, put
 from tests.contract.registry_model import NOON
+from tests.support.databases import sqlite
 
 
 class TestSqlLocks(LockContract):
@@ -56,7 +57,7 @@ def test_without_locks_and_dead_properties_no_change_asks_for_any(registry: SqlR
     registry.locks.release(lock.token, user="ann", now=NOON)
     statements: list[str] = []
     event.listen(
-        registry._database._engine, "before_cursor_execute", lambda _c, _u, statement, *_: statements.append(statement)
+        sqlite(registry)._engine, "before_cursor_execute", lambda _c, _u, statement, *_: statements.append(statement)
     )
     image = put(registry, "a")
     registry.replace(image, expected_revision=image.revision, presented=by())
@@ -87,7 +88,7 @@ def test_locks_are_found_by_an_index(registry: SqlRegistry) -> None:
             plans.extend(row[3] for row in cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
 
     acquire(registry, "a/b")
-    event.listen(registry._database._engine, "before_cursor_execute", explain)
+    event.listen(sqlite(registry)._engine, "before_cursor_execute", explain)
     registry.locks.covering("a/b/c", guarding="ann", now=NOON)
     registry.locks.below("a", guarding="ann", now=NOON)
     deep = promises.Touched(path="a", guarding="ann", is_deep=True)

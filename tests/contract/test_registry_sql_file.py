@@ -17,6 +17,7 @@ from glancefs.errors import RegistryUnavailable, StoreFull
 from glancefs.model import ImageStatus
 from glancefs.registries.sql import SqlRegistry, registry_url
 from tests.contract.registry_model import NOON, an_available_image, an_image
+from tests.support.databases import sqlite
 from tests.support.mounts import mounted
 
 MIB = 1 << 20
@@ -49,7 +50,7 @@ def fill(place: Path) -> Path:
 
 def test_nothing_is_confirmed_by_a_database_that_was_removed(registry: SqlRegistry, tmp_path: Path) -> None:
     registry.add(an_image(id="a"))
-    path = registry._database.path
+    path = sqlite(registry).path
     path.rename(tmp_path / "away")
     for use in (lambda: registry.add(an_image()), lambda: registry.get("a"), registry.revision):
         with pytest.raises(RegistryUnavailable, match="was removed while it was in use"):
@@ -64,7 +65,7 @@ def test_nothing_is_confirmed_by_a_database_that_was_replaced(registry: SqlRegis
     registry.add(an_image(id="a"))
     with closing(SqlRegistry(url=registry_url(tmp_path / "other"), migrate=True)) as other:
         other.add(an_image(id="theirs"))
-    shutil.move(tmp_path / "other" / "registry.sqlite", registry._database.path)
+    shutil.move(tmp_path / "other" / "registry.sqlite", sqlite(registry).path)
     for image_id in ("a", "theirs"):
         with pytest.raises(RegistryUnavailable, match="was replaced"):
             registry.get(image_id)

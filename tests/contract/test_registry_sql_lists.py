@@ -67,7 +67,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteDatabas
 def plan_of(database: SqliteDatabase, query: ImageQuery) -> list[str]:
     """Ask SQLite how it would find the page (https://sqlite.org/eqp.html)."""
     with database.reading() as connection:
-        prepared = Lists().prepare(connection, query)
+        prepared = Lists(SqliteDatabase.ways).prepare(connection, query)
         if prepared is None:
             return []
         statement, values = prepared
@@ -131,9 +131,9 @@ def test_walking_and_looking_up_find_the_same(database: SqliteDatabase, monkeypa
         for caller, filters, key in itertools.product(callers, [*DRIVEN.values(), *WALKED.values()], keys)
     ]
     with database.reading() as connection:
-        looked_up = [Lists().page(connection, query) for query in queries]
+        looked_up = [Lists(SqliteDatabase.ways).page(connection, query) for query in queries]
         monkeypatch.setattr(lists, "_FEW", 0)
-        walked = [Lists().page(connection, query) for query in queries]
+        walked = [Lists(SqliteDatabase.ways).page(connection, query) for query in queries]
     assert [[image.id for image in page] for page in walked] == [[image.id for image in page] for page in looked_up]
 
 
@@ -154,7 +154,7 @@ def test_walking_finds_what_the_promises_say(
 
 
 def test_shapes_that_somebody_tries_are_forgotten(database: SqliteDatabase) -> None:
-    found = Lists()
+    found = Lists(SqliteDatabase.ways)
     with database.reading() as connection:
         for count in range(1200):
             properties = {f"key-{number}": "x" for number in range(count % 40)}

@@ -29,6 +29,7 @@ from glancefs.registries.commits import GroupCommit, Transaction
 from glancefs.registries.sql import SqlRegistry, registry_url
 from tests.contract.registry_company import together
 from tests.contract.registry_model import NOON, an_available_image, an_image
+from tests.support.databases import sqlite
 from tests.support.processes import Processes
 
 KILLS = 4
@@ -45,7 +46,7 @@ def registry(tmp_path: Path) -> Iterator[SqlRegistry]:
 @pytest.fixture
 def other_writer(registry: SqlRegistry) -> Iterator[sqlite3.Connection]:
     """Somebody who has begun to write, and goes on."""
-    path = registry._database.path
+    path = sqlite(registry).path
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield connection
@@ -160,7 +161,7 @@ def test_a_fault_of_ours_comes_out_as_it_is(registry: SqlRegistry) -> None:
 
 def test_a_database_that_breaks_is_unavailable_and_tells_no_secrets(registry: SqlRegistry) -> None:
     registry.add(an_image(id="a"))
-    with closing(sqlite3.connect(registry._database.path)) as connection:
+    with closing(sqlite3.connect(sqlite(registry).path)) as connection:
         connection.execute("DROP TABLE image_properties")
         connection.execute("ALTER TABLE images RENAME COLUMN name TO title")
         connection.commit()

@@ -28,22 +28,27 @@ from glancefs.stores.owner import NOTE
 from glancefs.sweep import sweep
 from tests.e2e.ledger import Entry, Ledger, Payloads
 from tests.e2e.traffic import Traffic
+from tests.support.databases import server as database_server
 from tests.support.processes import Processes, product, run
 from tests.support.servers import PATIENCE, RunningServer, ask, start_server
 
 pytestmark = pytest.mark.e2e
 
 LONGEST_LIFE = 0.5
-"""The longest time in seconds for which a server works before it is killed."""
+"""The longest time in seconds for which a server works before it is killed; with a database server it begins slower."""
 
 
 class CrashRun:
     """One data folder through many deaths."""
 
-    def __init__(self, *, processes: Processes, data: Path, workers: int, seed: int) -> None:
+    def __init__(
+        self, *, processes: Processes, data: Path, workers: int, seed: int, registry: str | None = None
+    ) -> None:
         self._processes = processes
         self._data = data
-        self._env = {"GLANCEFS_GATEWAY_WORKERS": str(workers)}
+        self._registry = registry
+        self._longest_life = LONGEST_LIFE if registry is None else 4 * LONGEST_LIFE
+        self._env = {"GLANCEFS_GATEWAY_WORKERS": str(workers)} | where(registry)
         self._random = random.Random(seed)
         self._seed = seed
         self.ledger = Ledger(Payloads(seed=seed))
@@ -56,7 +61,7 @@ class CrashRun:
         traffic = Traffic(server=server, ledger=self.ledger, seed=self._seed + number)
         traffic.done = self.done
         traffic.start()
-        time.sleep(self._random.uniform(0, LONGEST_LIFE))
+        time.sleep(self._random.uniform(0, self._longest_life))
         traffic.expect_death()
         server.process.kill()
         traffic.join()
@@ -71,7 +76,7 @@ class CrashRun:
             for entry in self.ledger.entries.values():
                 wrong += self._complaints_about(entry, connection)
         self.ledger.forget_the_gone()
-        wrong += damage_of(self._data)
+        wrong += damage_of(self._data, self._registry)
         assert not wrong, "\n".join([*wrong, server.process.log()[-3000:]])
 
     def _complaints_about(self, entry: Entry, connection: HTTPConnection) -> list[str]:
@@ -87,9 +92,9 @@ class CrashRun:
 
     def verify_by_command(self) -> None:
         """Hold everything against the ledger by what an operator has, with no server running."""
-        run([product(), "check", "--data", self._data])
+        run([product(), "check", "--data", self._data], env=where(self._registry))
         before = files_below(self._data / "images")
-        run([product(), "gc", "--data", self._data])
+        run([product(), "gc", "--data", self._data], env=where(self._registry))
         assert files_below(self._data / "images") == before
         assert len(before) == len(self.ledger.available())
 
@@ -112,12 +117,19 @@ def wait_for_nothing_in(incoming: Path) -> None:
         time.sleep(0.01)
 
 
-def damage_of(data: Path) -> list[str]:
+def where(registry: str | None) -> dict[str, str]:
+    """What tells a command of a registry elsewhere than in the data folder."""
+    return {} if registry is None else {"GLANCEFS_REGISTRY": registry}
+
+
+def damage_of(data: Path, registry: str | None = None) -> list[str]:
     """What the database, the audit and the sweep find, in words."""
-    with contextlib.closing(sqlite3.connect(data / "registry.sqlite")) as database:
-        verdict = [row[0] for row in database.execute("PRAGMA integrity_check")]
-    wrong = [] if verdict == ["ok"] else [f"the database is damaged: {verdict}"]
-    with assemble(Config.at(data)) as core:
+    wrong = []
+    if registry is None:
+        with contextlib.closing(sqlite3.connect(data / "registry.sqlite")) as database:
+            verdict = [row[0] for row in database.execute("PRAGMA integrity_check")]
+        wrong = [] if verdict == ["ok"] else [f"the database is damaged: {verdict}"]
+    with assemble(Config.at(data, None if registry is None else {"registry": registry})) as core:
         wrong += [str(finding) for finding in findings_of(core, quick=True)]
         swept = sweep(registry=core.registry, stores=core.stores)
     if swept != Swept():
@@ -135,12 +147,14 @@ def files_below(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file() and path.name != NOTE}
 
 
-def check_through_crashes(processes: Processes, data: Path, *, workers: int, kills: int, seed: int) -> None:
+def check_through_crashes(
+    processes: Processes, data: Path, *, workers: int, kills: int, seed: int, registry: str | None = None
+) -> None:
     """Kill a server again and again, and verify after each time."""
-    crashes = CrashRun(processes=processes, data=data, workers=workers, seed=seed)
+    crashes = CrashRun(processes=processes, data=data, workers=workers, seed=seed, registry=registry)
     for number in range(kills):
         crashes.kill_once(number)
-    server = start_server(processes, data)
+    server = start_server(processes, data, env=where(registry))
     crashes.verify(server)
     assert server.process.stop() == 0
     crashes.verify_by_command()
@@ -153,6 +167,24 @@ def check_through_crashes(processes: Processes, data: Path, *, workers: int, kil
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_was_answered_survives_fifty_kills(processes: Processes, tmp_path: Path, workers: int) -> None:
     check_through_crashes(processes, tmp_path / "data", workers=workers, kills=50, seed=workers)
+
+
+KINDS = [pytest.param(kind, marks=pytest.mark.needs(kind)) for kind in ("postgresql", "mariadb")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_answered_survives_kills_on_a_database_server(processes: Processes, tmp_path: Path, kind: str) -> None:
+    registry = database_server(kind).take()
+    check_through_crashes(processes, tmp_path / "data", workers=2, kills=3, seed=3, registry=registry)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_answered_survives_many_kills_on_a_database_server(
+    processes: Processes, tmp_path: Path, kind: str
+) -> None:
+    registry, seed = database_server(kind).take(), int.from_bytes(os.urandom(3))
+    check_through_crashes(processes, tmp_path / "data", workers=2, kills=100, seed=seed, registry=registry)
 
 
 @pytest.mark.soak

@@ -361,3 +361,29 @@ def test_a_start_sweeps_what_dead_processes_left(home: Path, processes: Processe
     assert any(incoming.iterdir())
     start_server(processes, data)
     assert not any(incoming.iterdir())
+
+
+def test_a_registry_is_copied_with_all_that_it_tells(cli: Cli, home: Path, stored: Path) -> None:
+    here, there = home / "data/registry.sqlite", home / "copy.sqlite"
+    (home / "to").write_text(f"sqlite:///{there}\n")
+    cli.where = ()
+    assert cli("db", "copy", f"sqlite:///{here}", f"@{home / 'to'}").out.startswith("Copied 1 images (")
+    cli.where = ("--data", str(home / "data"))
+    cli.env["GLANCEFS_REGISTRY"] = f"sqlite:///{there}"
+    assert [row[:2] for row in cli("list").rows] == [["1", "disk"]]
+    assert cli("check").status == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://me:hu/s@h@host/name", "mysql+pymysql://me@host/name?password=hu/s@h"]
+)
+def test_no_password_is_taken_from_the_command_line_or_told(cli: Cli, url: str) -> None:
+    cli.where = ()
+    ran = cli("db", "copy", "sqlite:///a", url, expect=2)
+    assert "@FILE" in ran.err
+    assert "hu/s" not in ran.err + ran.out
+    cli.env["GLANCEFS_REGISTRY"] = url
+    shown = cli("config", "show").out
+    assert "***" in shown
+    assert "hu/s" not in shown
+    assert "s@h" not in shown

@@ -19,6 +19,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GRUB = Path("/usr/lib/grub-rescue/grub-rescue-cdrom.iso")
+POSTGRESQL = next(
+    (
+        folder
+        for folder in (ROOT / ".cache/postgresql/usr/lib/postgresql/15/bin", Path("/usr/lib/postgresql/15/bin"))
+        if (folder / "postgres").is_file()
+    ),
+    None,
+)
+"""Where the server's programs are: unpacked by the Makefile, so that no server starts on this machine, or installed."""
 KEYSTONE = ROOT / ".cache/keystone/bin/python"
 """The interpreter of an environment that holds a whole Keystone."""
 SWIFT = ROOT / ".cache" / "swift"
@@ -42,8 +51,8 @@ def tool(name: str) -> Path | None:
     return Path(found) if found else None
 
 
-def _command(name: str, package: str) -> Capability:
-    return Capability(name=name, present=lambda: tool(name) is not None, source=f"Debian package {package}")
+def _command(name: str, package: str, *, command: str = "") -> Capability:
+    return Capability(name=name, present=lambda: tool(command or name) is not None, source=f"Debian package {package}")
 
 
 def git(*words: str) -> str | None:
@@ -102,6 +111,7 @@ CAPABILITIES = registered(
         Capability(
             name="keystone", present=KEYSTONE.is_file, source="requirements-keystone.lock, by `make setup-test`"
         ),
+        _command("mariadb", "mariadb-server-core", command="mariadbd"),
         Capability(name="netns", present=_namespaces_work, source="a run as root, and the Debian package iproute2"),
         Capability(
             name="netboot",
@@ -110,6 +120,11 @@ CAPABILITIES = registered(
         ),
         _command("nginx", "nginx, which `make bench` unpacks"),
         _command("openssl", "openssl"),
+        Capability(
+            name="postgresql",
+            present=lambda: POSTGRESQL is not None,
+            source="Debian package postgresql-15, which `make setup-test` unpacks",
+        ),
         _command("qemu-img", "qemu-utils"),
         _command("qemu-system-x86_64", "qemu-system-x86"),
         _command("rclone", "rclone"),

@@ -121,10 +121,7 @@ def clear_away_dead_runs(temporary: Path) -> list[str]:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-    for name, run in marked_namespaces():
-        if not run.alive:
-            found.append(f"network {name}")
-            remove_namespace(name)
+    found += _clear_away_networks()
     for mark in [*temporary.glob(f"pytest-of-*/pytest-*/{MARK_FILE}"), *temporary.glob(f"{WORKERS}/{MARK_FILE}")]:
         try:
             dead = Run.parse(mark.read_text())
@@ -137,7 +134,19 @@ def clear_away_dead_runs(temporary: Path) -> list[str]:
             unmount(point)
         found.append(f"folder {mark.parent}")
         shutil.rmtree(mark.parent, ignore_errors=True)
+    for folder in temporary.glob("glancefs-database-*"):
+        dead = Run.parse(folder.name.removeprefix("glancefs-database-").rpartition("-")[0])
+        if dead is not None and not dead.alive:
+            found.append(f"folder {folder}")
+            shutil.rmtree(folder, ignore_errors=True)
     return found
+
+
+def _clear_away_networks() -> Iterator[str]:
+    for name, run in marked_namespaces():
+        if not run.alive:
+            yield f"network {name}"
+            remove_namespace(name)
 
 
 def leaks_of(run: Run, *, base: Path, scratch: Path) -> list[str]:
