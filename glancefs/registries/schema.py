@@ -163,7 +163,7 @@ holdings: Final = Table(
 answers: Final = Table(
     "answers",
     metadata,
-    Column("key", Kept(255), primary_key=True, comment="What the asker calls this one change, and no other."),
+    Column("key", Kept(64), primary_key=True, comment="What the asker calls this one change, and no other."),
     Column("kept_at", BigInteger, nullable=False, comment="UTC, in seconds since the epoch."),
     Column("answer", Kept(), nullable=False, comment="What the change gave, as JSON, in ASCII."),
     comment="Changes that may be asked for again because their answer was lost; kept for minutes (once.KEPT).",

@@ -295,8 +295,6 @@ def _add(
         check_new_image(transaction, image, presented)
     else:
         check_successor(transaction, superseded.image_id, image, presented)
-    # First, since it refuses names that have no path, and a refusal leaves nothing counted.
-    values = values_of(image)
     place = None if superseded is None else _supersede(transaction, superseded)
     image_id = image.id or _generated_id(transaction)
     revision = transaction.next_revision()

@@ -20,6 +20,7 @@ from tests.support.registries import open_remote
 
 class TestRemoteRegistry(RegistryContract):
     other_processes = 2
+    times = 5
     examples = 15
 
     @staticmethod
@@ -28,6 +29,8 @@ class TestRemoteRegistry(RegistryContract):
 
 
 class TestRemoteFolders(FolderContract):
+    examples = 10
+
     def make(self, folder: Path) -> Registry:
         return open_remote(folder)
 

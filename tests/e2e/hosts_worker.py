@@ -29,6 +29,8 @@ HEAD = 64
 LARGEST = 300_000
 PAUSE = 0.02
 PATIENCE = 30.0
+PROBE = "probe-"
+"""What the keys of images begin with that users leave alone."""
 DONE, REFUSED, OPEN = "done", "refused", "open"
 
 
@@ -183,13 +185,12 @@ class Worker:
         self._tell("read", image=image, outcome=DONE if is_whole else f"half: {len(data)} of {key_of(data)!r}")
 
     def _rename(self) -> None:
-        image = self._any()
-        key, name = key_of(self._door.read(image, HEAD)), self._new_name()
+        image, key = self._mine()
+        name = self._new_name()
         self._act("rename", lambda: self._door.rename(image, name), key=key, name=name)
 
     def _delete(self) -> None:
-        image = self._any()
-        key = key_of(self._door.read(image, HEAD))
+        image, key = self._mine()
         self._act("delete", lambda: self._door.delete(image), key=key)
 
     def _act(self, what: str, act: Callable[[], None], **said: str) -> None:
@@ -201,6 +202,14 @@ class Worker:
             self._tell(what, **said, outcome=REFUSED)
             raise
         self._tell(what, **said, outcome=DONE)
+
+    def _mine(self) -> tuple[str, str]:
+        """Choose an image that users may change, and its key."""
+        image = self._any()
+        key = key_of(self._door.read(image, HEAD))
+        if key.startswith(PROBE):
+            raise Absent
+        return image, key
 
     def _any(self) -> str:
         listed = self._door.listed()

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.hosts_worker import DONE, OPEN, acts_of, content, digest, key_of
+from tests.e2e.hosts_worker import DONE, OPEN, PROBE, acts_of, content, digest, key_of
 from tests.support.mounting import Mount, Mounts, eventually
 from tests.support.networks import Network
 from tests.support.processes import Argument, Process, Processes
@@ -120,16 +120,16 @@ def site(swift: Swift, mounts: Mounts, processes: Processes, tmp_path: Path) -> 
 
 
 def test_hosts_that_fail_lose_nothing_and_agree_afterwards(site: Site) -> None:
-    _check_that_hosts_agree(site, rounds=1)
+    _run_and_check(site, rounds=1)
 
 
 @pytest.mark.soak
 def test_hosts_that_fail_for_long_lose_nothing_and_agree_afterwards(site: Site) -> None:
-    _check_that_hosts_agree(site, rounds=20)
+    _run_and_check(site, rounds=20)
 
 
-def _check_that_hosts_agree(site: Site, *, rounds: int) -> None:
-    _expect_changes_within_a_second(site, "first")
+def _run_and_check(site: Site, *, rounds: int) -> None:
+    _expect_changes_within_a_second(site, f"{PROBE}first")
     for host in (*SERVERS, MOUNT):
         for number in range(2):
             site.start_user(host, number)
@@ -144,7 +144,7 @@ def _check_that_hosts_agree(site: Site, *, rounds: int) -> None:
         time.sleep(0.5)
         site.start_server(SERVERS[0])
         site.wait_for_acts()
-        _expect_changes_within_a_second(site, f"again-{number}")
+        _expect_changes_within_a_second(site, f"{PROBE}again-{number}")
     for user in site.users:
         user.stop(timeout=90)
     _check(site)

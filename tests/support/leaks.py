@@ -121,10 +121,7 @@ def clear_away_dead_runs(temporary: Path) -> list[str]:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-    for name, run in marked_namespaces():
-        if not run.alive:
-            found.append(f"network {name}")
-            remove_namespace(name)
+    found += _clear_away_networks()
     for mark in [*temporary.glob(f"pytest-of-*/pytest-*/{MARK_FILE}"), *temporary.glob(f"{WORKERS}/{MARK_FILE}")]:
         try:
             found += clear_away_folder(mark.parent, of=Run.parse(mark.read_text()))
@@ -145,6 +142,13 @@ def clear_away_folder(folder: Path, *, of: Run | None) -> Iterator[str]:
         unmount(point)
     yield f"folder {folder}"
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear_away_networks() -> Iterator[str]:
+    for name, run in marked_namespaces():
+        if not run.alive:
+            yield f"network {name}"
+            remove_namespace(name)
 
 
 def leaks_of(run: Run, *, base: Path, scratch: Path) -> list[str]:

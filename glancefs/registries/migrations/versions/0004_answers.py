@@ -20,7 +20,7 @@ def upgrade() -> None:
     """Make the table of answers."""
     op.create_table(
         "answers",
-        sa.Column("key", Kept(255), nullable=False),
+        sa.Column("key", Kept(64), nullable=False),
         sa.Column("kept_at", sa.BigInteger, nullable=False),
         sa.Column("answer", Kept(), nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_answers"),
