@@ -10,10 +10,12 @@ Threading: races threads on purpose.
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -30,8 +32,15 @@ from tests.support.databases import Server, new_server, server
 from tests.support.processes import Processes
 
 KINDS = [pytest.param(kind, marks=pytest.mark.needs(kind)) for kind in ("postgresql", "mariadb")]
-# PyMySQL forgets sockets that it could not connect; the interpreter closes them.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def forgotten_sockets_are_closed_here() -> Iterator[None]:
+    """Have the interpreter close the sockets that PyMySQL could not connect, before another test is blamed for them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="unclosed <socket", category=ResourceWarning)
+        yield
+        gc.collect()
 
 
 @pytest.fixture(params=KINDS)
