@@ -187,7 +187,8 @@ class Server(ABC):
         identity = uuid.uuid4().hex
         self.execute(
             *(f"DELETE FROM {name}" for name in emptied),  # noqa: S608 - the names are the schema's
-            f"UPDATE counters SET revision = 0, next_id = 1, identity = '{identity}'",  # noqa: S608 - hex digits
+            "DELETE FROM counters",
+            f"INSERT INTO counters (id, revision, next_id, identity) VALUES (1, 0, 1, '{identity}')",  # noqa: S608 - hex digits
             url=url,
         )
 
