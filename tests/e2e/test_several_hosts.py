@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.hosts_worker import DONE, OPEN, PROBE, acts_of, content, digest, key_of
+from tests.support.databases import server
 from tests.support.mounting import Mount, Mounts, eventually
 from tests.support.networks import Network
 from tests.support.processes import Argument, Process, Processes
@@ -48,7 +49,6 @@ class Site:
     processes: Processes
     folder: Path
     env: Mapping[str, str]
-    registry: RunningServer
     servers: dict[str, RunningServer] = field(default_factory=dict)
     mount: Mount
     users: list[Process] = field(default_factory=list)
@@ -94,15 +94,40 @@ class Site:
         return {path.name: path.read_bytes() for path in self.mount.point.iterdir() if path.name != ".glance"}
 
 
+Registry = Callable[[Network, ExitStack], Mapping[str, str]]
+"""Gives what hosts are told of the one registry."""
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("server", marks=pytest.mark.soak),
+        pytest.param("postgresql", marks=pytest.mark.needs("postgresql")),
+    ]
+)
+def registry(request: pytest.FixtureRequest, processes: Processes, tmp_path: Path) -> Registry:
+    """The one registry: served over HTTP from a host of its own, or a database that every host reaches itself."""
+
+    def served(network: Network, _: ExitStack) -> Mapping[str, str]:
+        running = start_registry(processes, tmp_path / "registry", listen=f"{network.here}:0")
+        return {"GLANCEFS_REGISTRY": running.url, "GLANCEFS_REGISTRY_TOKEN": TOKEN}
+
+    def database(network: Network, stack: ExitStack) -> Mapping[str, str]:
+        running = server("postgresql")
+        # From this host it is reached by its socket, from the others over the network, which can be cut.
+        relay = stack.enter_context(Relay(listen=network.here, target=running._socket()))
+        here, there = f"@/postgres?host={running.folder}&", f"@{network.here}:{relay.port}/postgres?"
+        return {"GLANCEFS_REGISTRY": running.take().replace(here, there)}
+
+    return served if request.param == "server" else database
+
+
 @pytest.fixture
-def site(swift: Swift, mounts: Mounts, processes: Processes, tmp_path: Path) -> Iterator[Site]:
+def site(swift: Swift, mounts: Mounts, processes: Processes, registry: Registry, tmp_path: Path) -> Iterator[Site]:
     with ExitStack() as stack:
         network = stack.enter_context(Network(hosts=[*SERVERS, MOUNT]))
         relay = stack.enter_context(Relay(listen=network.here, target=("127.0.0.1", swift.ports["proxy"])))
-        registry = start_registry(processes, tmp_path / "registry", listen=f"{network.here}:0")
         env = {
-            "GLANCEFS_REGISTRY": registry.url,
-            "GLANCEFS_REGISTRY_TOKEN": TOKEN,
+            **registry(network, stack),
             "GLANCEFS_DEFAULT_STORE": "swift",
             "GLANCEFS_STORES_SWIFT_AUTH_URL": f"http://{network.here}:{relay.port}/auth/v1.0",
             "GLANCEFS_STORES_SWIFT_AUTH_VERSION": "1",
@@ -112,7 +137,7 @@ def site(swift: Swift, mounts: Mounts, processes: Processes, tmp_path: Path) -> 
             "GLANCEFS_STORES_SWIFT_TIMEOUT": "4",
         }
         mount = mounts.mount(data=tmp_path / MOUNT, env=env, command=network.command(MOUNT))
-        site = Site(network=network, processes=processes, folder=tmp_path, env=env, registry=registry, mount=mount)
+        site = Site(network=network, processes=processes, folder=tmp_path, env=env, mount=mount)
         for host in SERVERS:
             site.start_server(host)
         yield site

@@ -14,6 +14,7 @@ import random
 import socket
 import threading
 from enum import Enum
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -29,9 +30,9 @@ class Trouble(Enum):
 
 
 class Relay:
-    """Passes bytes on from an address to another, both ways, as they come; a context manager."""
+    """Passes bytes on from an address to another, or to a local socket, both ways, as they come; a context manager."""
 
-    def __init__(self, *, listen: str, target: tuple[str, int]) -> None:
+    def __init__(self, *, listen: str, target: tuple[str, int] | Path) -> None:
         self._listener = socket.create_server((listen, 0))
         self._target = target
         self._open: set[socket.socket] = set()
@@ -58,12 +59,23 @@ class Relay:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
+                server = self._connect()
             except OSError:
                 return
             self._open |= {client, server}
             for source, sink in ((client, server), (server, client)):
                 threading.Thread(target=self._pass_on, args=[source, sink], daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        if not isinstance(self._target, Path):
+            return socket.create_connection(self._target)
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.connect(str(self._target))
+        except OSError:
+            server.close()
+            raise
+        return server
 
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
