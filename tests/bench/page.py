@@ -22,7 +22,7 @@ _PAGE = """# Performance
 
 `make bench` measured this and wrote this page.
 Ours and the peer's runs alternate within one run, on one file system, with two workers unless a line says otherwise;
-each figure is the median.
+each figure is the median. Lines may be of different runs: `make bench ARGS="-k mount"` measures some of them anew.
 The load comes from the same machine, so what the clients take is missing to both sides.
 What no ratio stands beside means something only beside another machine's run.
 
