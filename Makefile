@@ -16,7 +16,7 @@ MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
 TEST_PACKAGES := attr btrfs-progs cadaver curl davfs2 dbus debian-installer-12-netboot-amd64 fio git grub-rescue-pc \
-    gvfs-backends libglib2.0-bin litmus mariadb-server-core openssl qemu-system-x86 qemu-utils rclone rsync \
+    gvfs-backends iproute2 libglib2.0-bin litmus mariadb-server-core openssl qemu-system-x86 qemu-utils rclone rsync \
     stress-ng vim-tiny xfsprogs xorriso
 # PostgreSQL's server is unpacked here, not installed, so that none starts on this machine; these are what it is linked to.
 POSTGRESQL := .cache/postgresql/usr/lib/postgresql/15/bin/postgres
@@ -87,7 +87,8 @@ lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of e
 	@$(PIP) install uv
 	@compile="$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate $(ARGS)"; \
-	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --extra postgresql --extra mariadb --extra test --group build \
+	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --extra keystone --extra postgresql --extra mariadb \
+	        --extra test --group build \
 	        --output-file requirements-test.lock && \
 	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --constraint requirements-test.lock --output-file requirements.lock && \
 	    $$compile --group build --constraint requirements-test.lock --output-file requirements-build.lock && \

@@ -15,7 +15,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.auth import Authenticator
 from gateway.dav.door import PREFIX as DAV_PREFIX
@@ -25,7 +25,6 @@ from gateway.metrics import MetricsPage
 from gateway.origin import Origin
 from gateway.problems import internal_problem, method_not_allowed, not_found, problem_of, problem_response
 from gateway.rest.door import ROUTES as REST_ROUTES
-from gateway.rest.door import RestDoor
 from gateway.root import DoorSign, root
 from gateway.wsgi import (
     BASE_URL_KEY,
@@ -49,7 +48,7 @@ _log = logging.getLogger(__name__)
 ROUTES: Final = (*REST_ROUTES, "root", "healthcheck", "metrics", "dav")
 """The names of all routes, for the metrics."""
 
-_SIGNS: Final = (
+IMAGES_SIGNS: Final = (
     DoorSign(name="images", path="/images/", about="The images API: metadata and data over REST."),
     DoorSign(name="v1", path="/v1/", about="The same API for clients of Glance's version 1."),
 )
@@ -61,26 +60,44 @@ _DAV_SIGN: Final = DoorSign(
 _PAGE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 
 
+class Door(Protocol):
+    """What answers the paths of an API."""
+
+    def owns(self, path: str) -> bool:
+        """Whether a path is this door's to answer."""
+        ...
+
+    def prefers_text(self, path: str) -> bool:
+        """Whether errors at this path are plain text to callers who take anything."""
+        ...
+
+    def respond(self, request: Request) -> Response:
+        """Answer a request. Raises errors of the tree for what did not succeed."""
+        ...
+
+
 class Application:
     """The doors of one process behind one WSGI callable.
 
-    ``mounted`` holds further doors by their prefix, each with its sign on the root page; what is under the prefix is
-    theirs. ``dav`` is the WebDAV door, which answers for the server's own root too where only WebDAV asks.
-    ``public_url`` is what the URIs in answers begin with, where the Host of a request is not to say.
+    ``door`` answers what it owns, and ``signs`` are what the root page says of it. ``mounted`` holds further doors by
+    their prefix, each with its sign on the root page; what is under the prefix is theirs. ``dav`` is the WebDAV door,
+    which answers for the server's own root too where only WebDAV asks. ``public_url`` is what the URIs in answers begin
+    with, where the Host of a request is not to say.
     """
 
     def __init__(
         self,
         *,
-        rest: RestDoor,
+        door: Door,
         authenticator: Authenticator,
         health: Health,
         metrics: MetricsPage,
         public_url: str | None = None,
+        signs: Sequence[DoorSign] = IMAGES_SIGNS,
         dav: DavDoor | None = None,
         mounted: Mapping[str, tuple[WSGIApplication, str]] | None = None,
     ) -> None:
-        self._rest = rest
+        self._door = door
         self._authenticator = authenticator
         self._health = health
         self._metrics = metrics
@@ -90,7 +107,7 @@ class Application:
         if dav is not None:
             self._mounted[DAV_PREFIX] = dav
         self._signs: Sequence[DoorSign] = (
-            *_SIGNS,
+            *signs,
             *((_DAV_SIGN,) if dav is not None else ()),
             *(
                 DoorSign(name=prefix.strip("/"), path=f"{prefix}/", about=about)
@@ -132,9 +149,9 @@ class Application:
             self._dav.close()
 
     def _respond(self, request: Request) -> Response:
-        if self._rest.owns(request.path):
+        if self._door.owns(request.path):
             self._identify(request)
-            return self._rest.respond(request)
+            return self._door.respond(request)
         page = self._pages.get(request.path) or self._pages.get(request.path.removesuffix("/"))
         if self._dav is not None and request.path in {"", "/"} and self._dav.answers_root(request.method):
             request.environ[ROUTE_KEY] = "dav"
@@ -157,7 +174,7 @@ class Application:
         if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             level = logging.ERROR if problem.status == HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING
             _log.log(level, "%s %r: %s: %s", request.method, request.path, type(error).__name__, error)
-        prefers_text = self._rest.prefers_text(request.path)
+        prefers_text = self._door.prefers_text(request.path)
         return problem_response(problem, accept=request.header("accept"), prefers_text=prefers_text)
 
     # ---- doors that are applications of their own

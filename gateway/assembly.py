@@ -15,9 +15,15 @@ from gateway.dav.door import DavDoor
 from gateway.health import Health
 from gateway.metrics import Metrics, MetricsPage
 from gateway.passwords import PasswordFile, RememberedPasswords
+from gateway.registry.door import ROUTES as REGISTRY_ROUTES
+from gateway.registry.door import Clocked, RegistryDoor
+from gateway.registry.guard import TokenAuth
 from gateway.rest.door import RestDoor
+from gateway.root import DoorSign
 from glancefs.assembly import Assembly, Trees
 from glancefs.config import AuthConfig, GatewayConfig
+from glancefs.errors import ConfigError
+from glancefs.registries.base import ServedRegistry
 
 
 def make_metrics(config: GatewayConfig) -> Metrics:
@@ -38,7 +44,7 @@ def make_application(core: Assembly, *, metrics: Metrics) -> Application:
         )
     health = Health(registry=core.registry, stores=core.stores)
     return Application(
-        rest=RestDoor(images=core.images, uploads=metrics.upload),
+        door=RestDoor(images=core.images, uploads=metrics.upload),
         authenticator=authenticator,
         health=health,
         metrics=MetricsPage(metrics=metrics, registry=core.registry, health=health),
@@ -47,10 +53,40 @@ def make_application(core: Assembly, *, metrics: Metrics) -> Application:
     )
 
 
+def make_registry_metrics(*, workers: int) -> Metrics:
+    """Give what the processes of a registry's server count with."""
+    return Metrics(routes=(*REGISTRY_ROUTES, "root", "healthcheck", "metrics"), workers=workers)
+
+
+def make_registry_application(registry: ServedRegistry, *, token: str | None, metrics: Metrics) -> Clocked:
+    """Give the application that serves a registry to who presents the token."""
+    health = Health(registry=registry, stores={})
+    application = Application(
+        door=RegistryDoor(registry=registry),
+        authenticator=TokenAuth(token=token),
+        health=health,
+        metrics=MetricsPage(metrics=metrics, registry=registry, health=health),
+        signs=[DoorSign(name="registry", path="/images/", about="The images' metadata, for other servers and mounts.")],
+    )
+    return Clocked(application)
+
+
 def make_authenticator(config: AuthConfig) -> Authenticator:
-    """Give the authenticator that the configuration names."""
+    """Give the authenticator that the configuration names. Raises ConfigError where its packages are missing."""
     if config.mode == "htpasswd":
         return HtpasswdAuth(
             file=PasswordFile(path=config.htpasswd), remembered=RememberedPasswords(), admins=config.admins
         )
+    if config.mode == "keystone":
+        return _keystone(config)
     return NoAuth()
+
+
+def _keystone(config: AuthConfig) -> Authenticator:
+    try:
+        # An extra of the package, and a quarter of a second that others need not wait.
+        from gateway.keystone import KeystoneAuth  # noqa: PLC0415 - see above
+    except ImportError as error:
+        message = f"auth.mode is keystone, which needs further packages, as glancefs[keystone] brings them: {error}."
+        raise ConfigError(message) from None
+    return KeystoneAuth(config=config.keystone)

@@ -10,19 +10,16 @@ Threading: authenticators are shared by all threads of a process.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final, Protocol
 
+from gateway.basic import basic_credentials
 from gateway.passwords import PasswordFile, RememberedPasswords
 from glancefs.context import ANONYMOUS, LOCAL_USER, RequestContext
 from glancefs.errors import NotAuthenticated
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
-
-_LONGEST_CREDENTIALS: Final = 4096
 
 
 class Authenticator(Protocol):
@@ -72,7 +69,7 @@ class HtpasswdAuth:
         header: str | None = environ.get("HTTP_AUTHORIZATION")
         if header is None:
             return ANONYMOUS
-        user, password = _basic_credentials(header)
+        user, password = basic_credentials(header)
         entries = self._file.entries()
         if not self._remembered.is_right(user, password, entries):
             message = "The user name or the password is wrong."
@@ -81,18 +78,3 @@ class HtpasswdAuth:
 
 
 _LOCAL: Final = RequestContext(user=LOCAL_USER, is_admin=True)
-
-
-def _basic_credentials(header: str) -> tuple[str, str]:
-    scheme, _, encoded = header.partition(" ")
-    if scheme.lower() != "basic" or len(encoded) > _LONGEST_CREDENTIALS:
-        message = "Only HTTP Basic authentication is understood here."
-        raise NotAuthenticated(message)
-    try:
-        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
-    except (binascii.Error, ValueError):
-        colon = ""
-    if not colon or not user:
-        message = "The Authorization header is malformed."
-        raise NotAuthenticated(message)
-    return user, password

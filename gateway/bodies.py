@@ -17,6 +17,9 @@ from gateway.ranges import ByteRange
 
 DATA_TYPE: Final = "application/octet-stream"
 
+_SMALL: Final = 16_384
+"""Up to this size data are read, so that they leave in one packet with the head of the answer."""
+
 
 class Data(Protocol):
     """Data that can be sent: an `glancefs.reader.ImageReader`, or what reads like one."""
@@ -46,7 +49,7 @@ class ImageBody:
         for piece in self._pieces:
             if isinstance(piece, bytes):
                 yield piece
-            elif self._reader.file is not None:
+            elif self._reader.file is not None and len(piece) > _SMALL:
                 yield FileSlice(self._reader.file, piece.start, piece.stop)
             else:
                 yield from self._reader.iter(piece.start, piece.stop)

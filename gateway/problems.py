@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from http import HTTPStatus
 from types import MappingProxyType
@@ -73,6 +73,8 @@ class Problem:
     detail: str
     """One plain sentence for people."""
     headers: tuple[tuple[str, str], ...] = ()
+    members: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """What programs are told besides (RFC 9457, section 3.2)."""
 
 
 def status_of(error: type[errors.GlancefsError]) -> int:
@@ -90,7 +92,8 @@ def problem_of(error: errors.GlancefsError, *, challenge: str | None = None) -> 
         headers = (("WWW-Authenticate", challenge),)
     # The text of an error that is the operator's to mend may name files and hosts.
     detail = _INTERNAL if status == HTTPStatus.INTERNAL_SERVER_ERROR else str(error) or HTTPStatus(status).phrase
-    return Problem(status=status, code=error.code, detail=detail, headers=headers)
+    members = {"path": error.path} if isinstance(error, errors.Locked) and error.path is not None else {}
+    return Problem(status=status, code=error.code, detail=detail, headers=headers, members=members)
 
 
 def internal_problem() -> Problem:
@@ -122,7 +125,7 @@ def problem_response(problem: Problem, *, accept: str | None, prefers_text: bool
     else:
         content_type = _JSON
         said = {"type": URN + problem.code, "title": title, "status": problem.status, "detail": problem.detail}
-        text = json.dumps(said) + "\n"
+        text = json.dumps(said | dict(problem.members)) + "\n"
     return whole(problem.status, content_type, text.encode(errors="replace"), problem.headers)
 
 

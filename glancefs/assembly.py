@@ -19,11 +19,13 @@ from typing import Final, Self
 from glancefs.config import Config
 from glancefs.context import LOCAL_USER, RequestContext
 from glancefs.dead_properties import DeadProperties
+from glancefs.errors import ConfigError
 from glancefs.folders import Folders
 from glancefs.images import Images, utc_now
 from glancefs.locks import Locks
 from glancefs.model import ImageStatus
-from glancefs.registries.base import Registry
+from glancefs.registries.base import Registry, ServedRegistry
+from glancefs.registries.remote import RemoteRegistry
 from glancefs.registries.sql import SqlRegistry
 from glancefs.staging import SharedArea, Staging, sweep_shared, sweep_staged
 from glancefs.stores.base import Store, Swept
@@ -75,7 +77,7 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
     Raises ConfigError for what can't be put together, SchemaTooNew for a database of a later version,
     RegistryUnavailable and StoreUnavailable when they don't answer.
     """
-    registry = SqlRegistry(url=config.registry, migrate=migrate)
+    registry = open_registry(config, migrate=migrate)
     try:
         stores = make_stores(config.stores, owners=_owners(registry, config.stores.configured()))
     except BaseException:
@@ -97,6 +99,52 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
         locks=Locks(registry=registry, clock=utc_now),
         dead_properties=DeadProperties(registry=registry, clock=utc_now),
     )
+
+
+def open_registry(config: Config, *, migrate: bool = False) -> Registry:
+    """Open the registry alone, wherever it is; with ``migrate`` bring its database up to date first.
+
+    Raises ConfigError, SchemaTooNew, RegistryUnavailable. The database of a remote one is its server's to migrate.
+    """
+    if not is_remote(config.registry):
+        return SqlRegistry(url=config.registry, migrate=migrate)
+    return RemoteRegistry(
+        url=config.registry,
+        token=registry_token(config),
+        cacert=config.registry_cacert,
+        timeout=config.registry_timeout,
+    )
+
+
+def open_served_registry(config: Config, *, migrate: bool = False) -> ServedRegistry:
+    """Open the registry that this host serves to others. Raises as `open_registry` does."""
+    if is_remote(config.registry):
+        message = f"registry is {config.registry!r}: what is served is a database, not another server."
+        raise ConfigError(message)
+    return SqlRegistry(url=config.registry, migrate=migrate)
+
+
+def is_remote(registry: str) -> bool:
+    """Whether a registry's URL leads to a server rather than to a database."""
+    return registry.startswith(("http://", "https://"))
+
+
+def registry_token(config: Config) -> str | None:
+    """Give the secret of the registry's server, None where there is none. Raises ConfigError for a file without one."""
+    file = config.registry_token_file
+    if file is None:
+        return config.registry_token
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except OSError as error:
+        message = f"The registry's token can't be read: {file}: {error.strerror}."
+        raise ConfigError(message) from None
+    except UnicodeDecodeError:
+        token = ""
+    if not token or not token.isprintable() or " " in token:
+        message = f"{file} holds no token: printable ASCII without blanks."
+        raise ConfigError(message)
+    return token
 
 
 def _owners(registry: Registry, stores: Iterable[str]) -> Mapping[str, Owner]:

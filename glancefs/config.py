@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configuration: one TOML file, the environment and the command line, read once into one frozen value.
 
-Answers for which options there are, what they may be, which source wins (command line, then environment, then file,
-then default) and where each value came from. The only reader of the environment. Opens nothing that an option names.
+Answers for which source wins (command line, then environment, then file, then default), for where each value came from,
+and for what single values can't tell. Which options there are, `glancefs.option_table` says. The only reader of the
+environment. Opens nothing that an option names.
 
 Every option is overridden by ``GLANCEFS_<SECTION>_<OPTION>``; an empty variable counts as not set. Relative paths are
 relative to the folder of the file that says them, or to the working directory.
@@ -14,32 +15,23 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from glancefs import options as kinds
+from glancefs.config_file import Said, did_you_mean, read_file
 from glancefs.errors import ConfigError
+from glancefs.option_table import OPTIONS
 from glancefs.options import PREFIX, Address, Option
-from glancefs.store_options import (
-    STORE_OPTIONS,
-    FileStoreConfig,
-    S3StoreConfig,
-    StoresConfig,
-    SwiftStoreConfig,
-    check_stores,
-)
+from glancefs.store_options import FileStoreConfig, S3StoreConfig, StoresConfig, SwiftStoreConfig, check_stores
 
 DEFAULT: Final = "default"
 
 # What the client reads, where the file is, and what Kubernetes sets for a service called glancefs are no options.
 _OTHER_VARIABLES = re.compile(r"GLANCEFS_(CONFIG|URL|USER|PASSWORD|TOKEN|CACERT|(SERVICE|PORT)(_.*)?)")
-_TABLE_LINE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
-_KEY_LINE = re.compile(r"""\s*([A-Za-z0-9_."'-]+(?:\s*\.\s*[A-Za-z0-9_."'-]+)*)\s*=""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +56,42 @@ class GatewayConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryServerConfig:
+    """The registry as a service to other hosts."""
+
+    listen: Address
+    workers: int
+    tls_cert: Path | None
+    tls_key: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeystoneConfig:
+    """Which Keystone knows who is asking, and as whom it is asked."""
+
+    url: str
+    user: str
+    password: str | None = field(repr=False)
+    project: str
+    domain: str
+    credential_id: str | None
+    credential_secret: str | None = field(repr=False)
+    admin_role: str
+    region: str | None
+    interface: str
+    cacert: Path | None
+    timeout: float
+    cache_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthConfig:
     """Who is asking."""
 
     mode: str
     htpasswd: Path
     admins: tuple[str, ...]
+    keystone: KeystoneConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +103,11 @@ class Config:
     default_is_public: bool
     image_ids: str
     registry: str
+    registry_token: str | None = field(repr=False)
+    registry_token_file: Path | None
+    registry_cacert: Path | None
+    registry_timeout: float
+    registry_server: RegistryServerConfig
     gateway: GatewayConfig
     auth: AuthConfig
     stores: StoresConfig
@@ -94,126 +121,6 @@ class Config:
         Reads neither a file nor the environment. Raises ConfigError.
         """
         return _assemble(_overrides(said or {}), data=data.absolute())
-
-
-OPTIONS: Final = (
-    Option(
-        key="data",
-        kind=kinds.PATH,
-        about="The folder in which everything is kept that has no other place.",
-    ),
-    Option(key="default_store", kind=kinds.TEXT, default="file", about="Where images go that name no store."),
-    Option(
-        key="default_is_public",
-        kind=kinds.BOOLEAN,
-        default=False,
-        about="Whether images are public that don't say. Private ones belong to who adds them.",
-    ),
-    Option(
-        key="image_ids",
-        kind=kinds.choice("integer", "uuid"),
-        default="integer",
-        about="What generated identifiers look like: 1, 2, 3, or UUIDs.",
-    ),
-    Option(
-        key="registry",
-        kind=kinds.DATABASE,
-        default=lambda data: f"sqlite:///{data / 'registry.sqlite'}",
-        about="The database of the images' metadata.",
-    ),
-    Option(
-        key="gateway.listen",
-        kind=kinds.ADDRESS,
-        default=Address(host="127.0.0.1", port=9292),
-        about="Host and port on which the server answers.",
-    ),
-    Option(
-        key="gateway.public_url",
-        kind=kinds.URL,
-        about="What the URIs of images begin with; unset, what each request calls its host.",
-    ),
-    Option(key="gateway.workers", kind=kinds.COUNT, default=1, about="How many processes answer on the one port."),
-    Option(
-        key="gateway.tls_cert",
-        kind=kinds.PATH,
-        about="The certificate and its chain, PEM. With tls_key it makes the server speak HTTPS.",
-    ),
-    Option(key="gateway.tls_key", kind=kinds.PATH, about="The certificate's private key, PEM."),
-    Option(
-        key="gateway.dav",
-        kind=kinds.BOOLEAN,
-        default=True,
-        about="Whether the images are served as files over WebDAV, below /dav/.",
-    ),
-    Option(
-        key="gateway.dav_anonymous",
-        kind=kinds.BOOLEAN,
-        default=True,
-        about="Whether WebDAV shows what is public to those who don't log in; else it asks everybody to.",
-    ),
-    Option(key="gateway.max_upload", kind=kinds.SIZE, about="The largest image that is taken; unset, any."),
-    Option(
-        key="gateway.max_uploads",
-        kind=kinds.COUNT,
-        default=32,
-        about="How many uploads one process takes at a time; the others are told to come back.",
-    ),
-    Option(
-        key="gateway.max_downloads",
-        kind=kinds.COUNT,
-        default=64,
-        about="How many downloads one process sends at a time; the others are told to come back.",
-    ),
-    Option(
-        key="gateway.max_connections",
-        kind=kinds.COUNT,
-        default=2000,
-        about="How many connections one process keeps open; beyond, the one that idles longest goes.",
-    ),
-    Option(
-        key="gateway.head_timeout",
-        kind=kinds.PATIENCE,
-        default=15.0,
-        about="How many seconds a request's headers may take to arrive.",
-    ),
-    Option(
-        key="gateway.idle_timeout",
-        kind=kinds.PATIENCE,
-        default=75.0,
-        about="How many seconds a connection may stay open without a request.",
-    ),
-    Option(
-        key="gateway.body_timeout",
-        kind=kinds.PATIENCE,
-        default=30.0,
-        about="How many seconds an upload may be silent before it counts as cut.",
-    ),
-    Option(
-        key="gateway.shutdown_timeout",
-        kind=kinds.SECONDS,
-        default=30.0,
-        about="How many seconds requests under way may go on after SIGTERM.",
-    ),
-    Option(
-        key="auth.mode",
-        kind=kinds.choice("none", "htpasswd"),
-        default="none",
-        about="none: everybody is the admin `local`. htpasswd: HTTP Basic with the users of a file.",
-    ),
-    Option(
-        key="auth.htpasswd",
-        kind=kinds.PATH,
-        default=lambda data: data / "htpasswd",
-        about="The file of users; `glancefs user` maintains it.",
-    ),
-    Option(
-        key="auth.admins",
-        kind=kinds.NAMES,
-        default=(),
-        about="Users who may see and change everybody's images.",
-    ),
-    *STORE_OPTIONS,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,16 +144,6 @@ class RemoteConfig:
     cacert: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Said:
-    """What a source says of an option: as TOML gives it, or as text."""
-
-    value: object
-    origin: str
-    folder: Path = field(default_factory=Path.cwd)
-    is_text: bool = False
-
-
 def load(
     *,
     file: Path | None = None,
@@ -259,7 +156,7 @@ def load(
     """
     variables = os.environ if environ is None else environ
     found = config_file(file=file, environ=variables)
-    said = _read_file(found) if found else {}
+    said = read_file(found, [option.key for option in OPTIONS]) if found else {}
     home = Path(variables.get("XDG_DATA_HOME") or _home(variables) / ".local" / "share")
     return _assemble(said | _from_environment(variables) | _overrides(overrides or {}), data=home / "glancefs")
 
@@ -313,109 +210,34 @@ def _home(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("HOME") or "/")
 
 
-def _overrides(values: Mapping[str, object]) -> dict[str, _Said]:
+def _overrides(values: Mapping[str, object]) -> dict[str, Said]:
     return {
-        key: _Said(value=str(value) if isinstance(value, Path) else value, origin="command line")
+        key: Said(value=str(value) if isinstance(value, Path) else value, origin="command line")
         for key, value in values.items()
         if value is not None
     }
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, _Said]:
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Said]:
     by_variable = {option.variable: option for option in OPTIONS}
     said = {}
     for variable, text in environ.items():
         if not variable.startswith(PREFIX) or _OTHER_VARIABLES.fullmatch(variable):
             continue
         if variable not in by_variable:
-            message = f"The environment variable {variable} is no option{_did_you_mean(variable, by_variable)}"
+            message = f"The environment variable {variable} is no option{did_you_mean(variable, by_variable)}"
             raise ConfigError(message)
         if text:
-            said[by_variable[variable].key] = _Said(value=text, origin=variable, is_text=True)
+            said[by_variable[variable].key] = Said(value=text, origin=variable, is_text=True)
     return said
 
 
-def _read_file(file: Path) -> dict[str, _Said]:
-    try:
-        content = file.read_text(encoding="utf-8")
-        tree = tomllib.loads(content)
-    except OSError as error:
-        message = f"{file} can't be read: {error.strerror}."
-        raise ConfigError(message) from None
-    except UnicodeDecodeError:
-        message = f"{file} is not UTF-8."
-        raise ConfigError(message) from None
-    except tomllib.TOMLDecodeError as error:
-        message = f"{file} is not TOML: {str(error).rstrip('.')}."
-        raise ConfigError(message) from None
-    lines = _lines(content)
-    known = {option.key: option for option in OPTIONS}
-    sections = dict.fromkeys(key.rpartition(".")[0] for key in known)
-    said = {}
-    for key, value in _flat(tree, known):
-        origin = f"{file}{_line(key, lines)}"
-        if _is_section(key, known):
-            message = f"{origin}: {key} is a section; it takes [{key}] and options below it."
-            raise ConfigError(message)
-        if key not in known:
-            near = sections if isinstance(value, dict) else known
-            message = f"{origin}: {key} is no option{_did_you_mean(key, near)}"
-            raise ConfigError(message)
-        said[key] = _Said(value=value, origin=origin, folder=file.parent)
-    return said
-
-
-def _flat(tree: Mapping[str, Any], known: Mapping[str, Option], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        key = prefix + name
-        if isinstance(value, dict) and _is_section(key, known):
-            yield from _flat(value, known, f"{key}.")
-        else:
-            yield key, value
-
-
-def _is_section(key: str, known: Mapping[str, Option]) -> bool:
-    return any(option.startswith(f"{key}.") for option in known)
-
-
-def _lines(content: str) -> dict[str, int]:
-    """Find on which line each key is said; good enough for people, since tomllib keeps no positions."""
-    lines: dict[str, int] = {}
-    table = ""
-    for number, line in enumerate(content.splitlines(), start=1):
-        if match := _TABLE_LINE.match(line):
-            table = _plain_key(match[1])
-            lines.setdefault(table, number)
-        elif match := _KEY_LINE.match(line):
-            lines.setdefault(f"{table}.{_plain_key(match[1])}".lstrip("."), number)
-    return lines
-
-
-def _plain_key(text: str) -> str:
-    return re.sub(r"""[\s"']""", "", text)
-
-
-def _line(key: str, lines: Mapping[str, int]) -> str:
-    while key:
-        if key in lines:
-            return f":{lines[key]}"
-        key = key.rpartition(".")[0]
-    return ""
-
-
-def _did_you_mean(word: str, known: Mapping[str, object]) -> str:
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
-    # A key in the wrong section differs more than the cutoff allows, though its own name is right.
-    near = near or [key for key in known if key.rpartition(".")[2] == word.rpartition(".")[2]][:1]
-    return f"; did you mean {near[0]}?" if near else "."
-
-
-def _assemble(said: Mapping[str, _Said], *, data: Path) -> Config:
+def _assemble(said: Mapping[str, Said], *, data: Path) -> Config:
     known = {option.key: option for option in OPTIONS}
     values: dict[str, Any] = {"data": data}
     for key in said:
         if key not in known:
-            message = f"{key} is no option{_did_you_mean(key, known)}"
+            message = f"{key} is no option{did_you_mean(key, known)}"
             raise ConfigError(message)
     for option in OPTIONS:
         if option.key in said:
@@ -427,14 +249,14 @@ def _assemble(said: Mapping[str, _Said], *, data: Path) -> Config:
     return config
 
 
-def _value(option: Option, said: _Said) -> object:
+def _value(option: Option, said: Said) -> object:
     value = said.value
     try:
         if said.is_text:
             value = option.kind.parse(str(value))
         return option.kind.read(value, said.folder)
     except ValueError:
-        shown = "that" if option.kind is kinds.SECRET else _shown(said.value)
+        shown = "that" if option.kind.is_secret else _shown(said.value)
         message = f"{said.origin}: {option.key} takes {option.kind.name}, not {shown}."
         raise ConfigError(message) from None
 
@@ -451,8 +273,12 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
 
     return Config(
         **{key: value for key, value in values.items() if "." not in key},
+        registry_server=RegistryServerConfig(**section("registry_server.")),
         gateway=GatewayConfig(**section("gateway.")),
-        auth=AuthConfig(**section("auth.")),
+        auth=AuthConfig(
+            **{key: value for key, value in section("auth.").items() if "." not in key},
+            keystone=KeystoneConfig(**section("auth.keystone.")),
+        ),
         stores=StoresConfig(
             file=FileStoreConfig(**section("stores.file.")),
             swift=SwiftStoreConfig(**section("stores.swift.")),
@@ -465,7 +291,21 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
 def _check(config: Config) -> None:
     """Refuse what single values can't tell."""
     check_stores(config.stores, default_store=config.default_store, origins=config.origins)
-    if (config.gateway.tls_cert is None) != (config.gateway.tls_key is None):
-        given, wanted = ("tls_cert", "tls_key") if config.gateway.tls_cert else ("tls_key", "tls_cert")
-        message = f"{config.origins[f'gateway.{given}']}: gateway.{given} needs gateway.{wanted} beside it."
+    for section, server in (("gateway", config.gateway), ("registry_server", config.registry_server)):
+        if (server.tls_cert is None) != (server.tls_key is None):
+            given, wanted = ("tls_cert", "tls_key") if server.tls_cert else ("tls_key", "tls_cert")
+            message = f"{config.origins[f'{section}.{given}']}: {section}.{given} needs {section}.{wanted} beside it."
+            raise ConfigError(message)
+    keystone = config.auth.keystone
+    if config.auth.mode == "keystone" and keystone.password is None and keystone.credential_secret is None:
+        message = (
+            f"{config.origins['auth.mode']}: auth.mode is keystone, which needs auth.keystone.password, "
+            "or auth.keystone.credential_id and auth.keystone.credential_secret."
+        )
+        raise ConfigError(message)
+    if (keystone.credential_id is None) != (keystone.credential_secret is None):
+        raise ConfigError("auth.keystone.credential_id and auth.keystone.credential_secret need each other.")
+    if config.registry_token is not None and config.registry_token_file is not None:
+        origin = config.origins["registry_token_file"]
+        message = f"{origin}: registry_token_file and registry_token are both said; one is enough."
         raise ConfigError(message)

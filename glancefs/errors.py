@@ -63,7 +63,9 @@ class GlancefsError(Exception):
     """The class's name in kebab case: what goes over the wire and comes back as the same class."""
 
     def __init_subclass__(cls) -> None:
-        cls.code = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
+        # A class that says its code itself goes by the name of another one outside.
+        if "code" not in vars(cls):
+            cls.code = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", cls.__name__).lower()
 
 
 class InvalidRequest(GlancefsError):

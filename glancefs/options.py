@@ -72,6 +72,8 @@ class Kind:
     """Make what TOML would have given of text from the environment. Raises ValueError."""
     show: Callable[[Any], str] = str
     """Make text of the value that reads as the same value, secrets apart."""
+    is_secret: bool = False
+    """Whether no message may repeat it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +130,14 @@ def _of(kind: type, value: object) -> Any:  # noqa: ANN401 - callers say what co
 
 def _read_text(value: object, _: Path) -> str:
     if not (text := str(_of(str, value)).strip()):
+        raise ValueError
+    return text
+
+
+def _read_token(value: object, folder: Path) -> str:
+    text = _read_text(value, folder)
+    # It travels in a header (RFC 9110, section 5.5).
+    if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError
     return text
 
@@ -216,7 +226,8 @@ def choice(*words: str) -> Kind:
 
 
 TEXT: Final = Kind(name="text", read=_read_text)
-SECRET: Final = Kind(name="text", read=_read_text, show=lambda _: "***")
+SECRET: Final = Kind(name="text", read=_read_text, show=lambda _: "***", is_secret=True)
+TOKEN: Final = Kind(name="printable ASCII without blanks", read=_read_token, show=lambda _: "***", is_secret=True)
 BOOLEAN: Final = Kind(
     name="true or false", read=_read_boolean, parse=_parse_boolean, show=lambda value: str(value).lower()
 )
@@ -232,7 +243,11 @@ NAMES: Final = Kind(
     show=_toml_list,
 )
 URL: Final = Kind(name="a URL that begins with http:// or https:// and holds no password", read=_read_url)
-DATABASE: Final = Kind(name="a URL such as sqlite:///registry.sqlite", read=_read_database, show=hide_password)
+DATABASE: Final = Kind(
+    name="a URL such as sqlite:///registry.sqlite or http://registry.example:9191",
+    read=_read_database,
+    show=hide_password,
+)
 ADDRESS: Final = Kind(
     name='a host and a port, such as "127.0.0.1:9292", or "unix:/path"',
     read=lambda value, _: read_address(_of(str, value)),

@@ -86,7 +86,7 @@ class Transport:
     def __init__(
         self, *, base: str, credentials: Credentials, timeout: float, cacert: Path | None, connections: int = 100
     ) -> None:
-        parts = _server(base)
+        parts = server_of(base)
         self.base = base.rstrip("/")
         self._timeout = timeout
         self._path = parts.path.rstrip("/")
@@ -145,7 +145,7 @@ class Transport:
 
     def failed(self, error: Exception) -> errors.Unavailable:
         """Give the error for a connection that failed."""
-        return errors.Unavailable(f"{self.base} {_reason(error)}.")
+        return errors.Unavailable(f"{self.base} {reason_of(error)}.")
 
     def _send(
         self, method: str, path: str, headers: Mapping[str, str], upload: Upload | None
@@ -197,10 +197,14 @@ def error_of(status: int, body: bytes) -> errors.GlancefsError:
             errors.InvalidRequest if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR else None
         )
     message = detail if isinstance(detail, str) else _plain_text(body) or f"The server answers {_status_text(status)}."
+    path = said.get("path")
+    if kind is errors.Locked and isinstance(path, str):
+        return errors.Locked(message, path=path)
     return (kind or errors.GlancefsError)(message)
 
 
-def _server(base: str) -> SplitResult:
+def server_of(base: str) -> SplitResult:
+    """Take the URL of a server apart. Raises InvalidRequest for one that is none, or holds a user or a password."""
     try:
         parts = urlsplit(base)
         is_server = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -241,7 +245,7 @@ def _status_text(status: int) -> str:
         return str(status)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Say in a few words, after the server's URL, why a connection failed."""
     if isinstance(error, failures.MaxRetryError) and error.reason is not None:
         error = error.reason

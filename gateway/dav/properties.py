@@ -124,16 +124,20 @@ def _written(attribute: str, text: str) -> str:
 
 
 def image_fields(image: Image, *, base_url: str) -> str:
-    """Write all attributes of an image, in one piece: folders are long. What is seldom there comes last."""
-    seldom = [(field, getattr(image, field)) for field in OPTIONAL if getattr(image, field) is not None]
+    """Write all attributes of an image, in one piece: folders are long. What is seldom there comes last.
+
+    ``base_url`` is escaped already.
+    """
+    seldom = [(field, value) for field in OPTIONAL if (value := getattr(image, field)) is not None]
+    created = header_text(image.created_at)
+    updated = created if image.updated_at == image.created_at else header_text(image.updated_at)
     checksum = "" if image.checksum is None else f"<i:checksum>{image.checksum}</i:checksum>"
     owner = "" if image.owner is None else f"<i:owner>{escaped(image.owner)}</i:owner>"
     text = (
         f"<i:name>{escaped(image.name)}</i:name><i:id>{image.id}</i:id><i:status>{image.status.value}</i:status>"
         f"<i:size>{image.size}</i:size>{checksum}<i:store>{escaped(image.store)}</i:store>{owner}"
-        f"<i:created_at>{header_text(image.created_at)}</i:created_at>"
-        f"<i:updated_at>{header_text(image.updated_at)}</i:updated_at>"
-        f"<i:uri>{escaped(base_url)}/images/{image.id}</i:uri><i:type>{image.type.value}</i:type>"
+        f"<i:created_at>{created}</i:created_at><i:updated_at>{updated}</i:updated_at>"
+        f"<i:uri>{base_url}/images/{image.id}</i:uri><i:type>{image.type.value}</i:type>"
         f"<i:is_public>{image.is_public}</i:is_public><i:protected>{image.protected}</i:protected>"
     )
     if seldom:
@@ -149,7 +153,7 @@ class Properties:
     def __init__(self, *, share: Share, tree: SharedTree, base_url: str, space: Callable[[], Space | None]) -> None:
         self._share: Final = share
         self._tree: Final = tree
-        self._base_url: Final = base_url.rstrip("/")
+        self._base_url: Final = escaped(base_url.rstrip("/"))
         self._space: Final = space
         self._room: tuple[Space | None] | None = None
 

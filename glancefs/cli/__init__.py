@@ -20,3 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def glance_api() -> int:
     """Run ``glance-api``, which is ``glancefs serve`` (seed: ``bin/glance-api``)."""
     return main(["serve", *sys.argv[1:]])
+
+
+def glance_registry() -> int:
+    """Run ``glance-registry``, which is ``glancefs registry``: what the first Glance called it."""
+    return main(["registry", *sys.argv[1:]])

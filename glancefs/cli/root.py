@@ -90,6 +90,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     commands_at={
         "serve": "serve:serve",
+        "registry": "registry:registry",
         "mount": "mount:mount",
         "umount": "mount:umount",
         "list": "images:list_images",

@@ -52,7 +52,7 @@ def serve(said: Said, *, listen: str | None, workers: int | None, insecure: bool
 
     config = said.load({"gateway.listen": listen, "gateway.workers": workers})
     _refuse_open_door(config, is_insecure=insecure)
-    _set_up_logging(log_level)
+    set_up_logging(log_level)
     serving = _Serving(config)
     gateway = config.gateway
     server = Server(
@@ -130,7 +130,7 @@ def _refuse_open_door(config: Config, *, is_insecure: bool) -> None:
     if config.auth.mode == "none" and not listen.is_loopback and not is_insecure:
         message = (
             f"{listen} can be reached from other machines, and auth.mode is none: everybody would be admin. "
-            'Set auth.mode to "htpasswd", or say --insecure.'
+            'Set auth.mode to "htpasswd" or "keystone", or say --insecure.'
         )
         raise ConfigError(message)
 
@@ -148,7 +148,8 @@ def _limits(config: GatewayConfig) -> Limits:
     )
 
 
-def _set_up_logging(level: str) -> None:
+def set_up_logging(level: str) -> None:
+    """Log to standard error, one line for each event."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
@@ -175,9 +176,12 @@ def _who(config: Config) -> list[str]:
     if config.auth.mode == "none":
         whom = "this machine's users reach it" if listen.is_loopback else "ANYBODY WHO REACHES IT MAY DO EVERYTHING"
         return [f"Everybody is the admin `local` (auth.mode is none); {whom}."]
-    lines = [f"Users are those of {config.auth.htpasswd}; everybody else reads what is public."]
-    if not config.auth.htpasswd.exists():
+    if config.auth.mode == "keystone":
+        lines = [f"Users are those of {config.auth.keystone.url}; everybody else reads what is public."]
+    else:
+        lines = [f"Users are those of {config.auth.htpasswd}; everybody else reads what is public."]
+    if config.auth.mode == "htpasswd" and not config.auth.htpasswd.exists():
         lines.append("There are no users yet: `glancefs user add NAME` makes one.")
     if config.gateway.tls_cert is None and not listen.is_loopback:
-        lines.append("Passwords cross the network in clear: gateway.tls_cert and tls_key are not set.")
+        lines.append("Passwords and tokens cross the network in clear: gateway.tls_cert and tls_key are not set.")
     return lines

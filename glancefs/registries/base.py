@@ -17,12 +17,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Protocol
+from typing import Final, Protocol
 
 from glancefs.model import Image, ImageStatus, ImageType, Location
 from glancefs.registries.dead_properties import DeadPropertyRegistry
 from glancefs.registries.folders import Folder, FolderRegistry
 from glancefs.registries.locks import LockRegistry, Presented
+
+POLLED: Final = 0.25
+"""How often a database that tells nothing by itself is asked for changes, in seconds."""
 
 
 class SortKey(StrEnum):
@@ -226,6 +229,18 @@ class Registry(Protocol):
 
     def close(self) -> None:
         """Let go of connections and threads; may be called twice."""
+        ...
+
+
+class ServedRegistry(Registry, Protocol):
+    """A registry that can be served to others, who may have to ask again because an answer was lost."""
+
+    def once(self, key: str, *, until: float | None = None) -> Registry:
+        """Give this registry for one change, which is made once however often it is asked for under this key.
+
+        Who asks again within five minutes gets the answer of the first time. A change that is refused leaves nothing.
+        After ``until``, in seconds since the epoch, it is not made any more but refused with RegistryUnavailable.
+        """
         ...
 
 

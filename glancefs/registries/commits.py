@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Lock as ThreadLock
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from sqlalchemy import ColumnElement, Connection, bindparam, func, insert, select, update
 
@@ -119,6 +119,18 @@ class Transaction:
 
 Change = Callable[[Transaction], Outcome]
 """Raises errors of ours only before it has changed anything, what its transaction counts included."""
+
+
+class Commits(Protocol):
+    """Makes changes, each in a transaction."""
+
+    def run(self, change: Change[Outcome]) -> Outcome:
+        """Make a change, and give its outcome once it is on the disk."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection, once the transaction under way is over."""
+        ...
 
 
 class _Job(Generic[Outcome]):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, Final, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, MetaData, and_, tuple_
 
@@ -24,20 +24,23 @@ T = TypeVar("T")
 
 Pair: TypeAlias = tuple[ColumnElement[Any], ColumnElement[Any]]
 
-POLLED: Final = 0.25
-"""How often a database that tells nothing by itself is asked for changes, in seconds."""
-
 
 class ConnectionLost(RegistryUnavailable):
     """The database broke off; on a new connection the same may go well."""
+
+    code = RegistryUnavailable.code
 
 
 class Contended(RegistryUnavailable):
     """The transaction was undone to let another one through; it may be tried again."""
 
+    code = RegistryUnavailable.code
+
 
 class OutcomeUnknown(RegistryUnavailable):
     """The database broke off in the middle of a commit: it may have been made or not."""
+
+    code = RegistryUnavailable.code
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,8 @@ import psycopg
 from sqlalchemy import URL, ColumnElement, Connection, func, text
 
 from glancefs.errors import GlancefsError
-from glancefs.registries.database import POLLED, Ways
+from glancefs.registries.base import POLLED
+from glancefs.registries.database import Ways
 from glancefs.registries.server import CONNECTING, GRACE, ServerDatabase
 
 _CHANNEL: Final = "glancefs"

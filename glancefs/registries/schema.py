@@ -20,7 +20,7 @@ from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, 
 
 from glancefs.registries.texts import Kept
 
-REVISIONS: Final = ("0001", "0002", "0003")
+REVISIONS: Final = ("0001", "0002", "0003", "0004")
 """Every schema that this version knows, oldest first; the last one is the one that it works with."""
 
 SORTED_BY: Final = ("created_at", "updated_at", "name", "size", "id")
@@ -160,6 +160,15 @@ holdings: Final = Table(
     comment="How much of what there is, kept up with each change: counting a million images takes a second.",
 )
 
+answers: Final = Table(
+    "answers",
+    metadata,
+    Column("key", Kept(64), primary_key=True, comment="What the asker calls this one change, and no other."),
+    Column("kept_at", BigInteger, nullable=False, comment="UTC, in seconds since the epoch."),
+    Column("answer", Kept(), nullable=False, comment="What the change gave, as JSON, in ASCII."),
+    comment="Changes that may be asked for again because their answer was lost; kept for minutes (once.KEPT).",
+)
+
 Index(SEQ_INDEX, images.c.seq, unique=True)
 Index("ix_images_revision", images.c.revision, unique=True)
 Index(
@@ -210,3 +219,4 @@ Index("ix_folders_revision", folders.c.revision, unique=True)
 Index("ix_folders_path", folders.c.path)
 Index("ix_locks_path", locks.c.path)
 Index("ix_folder_dead_properties_path", folder_dead_properties.c.path)
+Index("ix_answers_kept_at", answers.c.kept_at)

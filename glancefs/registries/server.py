@@ -26,7 +26,8 @@ from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
 from glancefs.errors import ConfigError, InvalidRequest, RegistryUnavailable, StoreFull
 from glancefs.registries import server_schema
-from glancefs.registries.database import POLLED, ConnectionLost, Contended, OutcomeUnknown, Ways, driver_is_missing
+from glancefs.registries.base import POLLED
+from glancefs.registries.database import ConnectionLost, Contended, OutcomeUnknown, Ways, driver_is_missing
 
 CONNECTING: Final = 3
 """In seconds; a server that is there takes milliseconds."""

@@ -12,21 +12,23 @@ registry is not to be used on both sides of a fork.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from sqlalchemy import bindparam, delete, insert, select, update
 
 from glancefs.errors import Duplicate, ImageNotFound, InvalidQuery, StaleImage, StoreFull
 from glancefs.model import Image, ImageStatus, Location
 from glancefs.registries.base import Changes, Holdings, ImageQuery, Superseded
-from glancefs.registries.commits import GroupCommit, Transaction
+from glancefs.registries.commits import Commits, GroupCommit, Transaction
 from glancefs.registries.database import looks_again
 from glancefs.registries.engines import open_database
 from glancefs.registries.lists import Lists
 from glancefs.registries.locks import Presented
+from glancefs.registries.once import Answers
 from glancefs.registries.rows import IMAGE_COLUMNS, image_of, property_digests, values_of
 from glancefs.registries.schema import counters, holdings, image_properties, images
 from glancefs.registries.sql_dead_properties import (
@@ -73,6 +75,13 @@ def registry_url(data_folder: Path) -> str:
     return f"sqlite:///{data_folder.absolute() / 'registry.sqlite'}"
 
 
+@dataclass(slots=True)
+class _Room:
+    """Whether the room that was set aside for a full disk is in use."""
+
+    was_given: bool = False
+
+
 class SqlRegistry:
     """Keeps the metadata of images in a database.
 
@@ -93,12 +102,22 @@ class SqlRegistry:
         except BaseException:
             self._database.close()
             raise
-        self._commits = GroupCommit(database=self._database)
         self._lists = Lists(self._database.ways)
-        self._folders = SqlFolders(database=self._database, commits=self._commits)
-        self._locks = SqlLocks(database=self._database, commits=self._commits)
-        self._dead_properties = SqlDeadProperties(database=self._database, commits=self._commits)
-        self._room_was_given = False
+        self._answers = Answers()
+        self._room = _Room()
+        self._change_by(GroupCommit(database=self._database))
+
+    def _change_by(self, commits: Commits) -> Self:
+        self._commits = commits
+        self._folders = SqlFolders(database=self._database, commits=commits)
+        self._locks = SqlLocks(database=self._database, commits=commits)
+        self._dead_properties = SqlDeadProperties(database=self._database, commits=commits)
+        return self
+
+    def once(self, key: str, *, until: float | None = None) -> Self:
+        """See `ServedRegistry.once`."""
+        commits = self._answers.of(key, self._commits, until=until)
+        return copy(self)._change_by(commits)  # noqa: SLF001 - a copy of this very object
 
     @property
     def folders(self) -> SqlFolders:
@@ -175,14 +194,14 @@ class SqlRegistry:
             remove_dead_properties(transaction, image_id)
             return _delete(transaction, image_id, expected_revision, deleted_at)
 
-        if self._room_was_given:
-            self._room_was_given = not self._database.set_room_aside()
+        if self._room.was_given:
+            self._room.was_given = not self._database.set_room_aside()
         try:
             return self._commits.run(change)
         except StoreFull:
             if not self._database.give_room():
                 raise
-            self._room_was_given = True
+            self._room.was_given = True
             return self._commits.run(change)
 
     @looks_again
@@ -328,14 +347,13 @@ def _replace(
     elif is_moved:
         check_new_image(transaction, image, presented)
     left = locked_path_of(transaction, image.id, presented) if is_moved else None
-    place = {} if superseded is None else {"place": _supersede(transaction, superseded)}
     if superseded is not None:
+        values["place"] = _supersede(transaction, superseded)
         remove_dead_properties(transaction, superseded.image_id)
     if left is not None:
         forget_locks(transaction, left, guards=before.owner)
     after = replace(image, revision=transaction.next_revision())
-    values |= place | {"revision": after.revision, "wanted_id": image.id}
-    transaction.connection.execute(_REPLACE, values)
+    transaction.connection.execute(_REPLACE, values | {"revision": after.revision, "wanted_id": image.id})
     old, new = property_digests(before.properties), property_digests(after.properties)
     gone = [{"old_digest": digest, "old_seq": seq} for digest in old - new]
     if gone:

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Table, and_, bindparam, delete, func, inse
 
 from glancefs.errors import ImageNotFound, InvalidRequest, StoreFull
 from glancefs.model import ImageStatus
-from glancefs.registries.commits import GroupCommit, Transaction
+from glancefs.registries.commits import Commits, Transaction
 from glancefs.registries.database import Database, looks_again
 from glancefs.registries.dead_properties import (
     MAX_PROPERTY_NAME,
@@ -70,7 +70,7 @@ _REMOVE: Final = delete(image_dead_properties).where(image_dead_properties.c.ima
 class SqlDeadProperties:
     """The dead properties of a registry that is kept in a database."""
 
-    def __init__(self, *, database: Database, commits: GroupCommit) -> None:
+    def __init__(self, *, database: Database, commits: Commits) -> None:
         self._database = database
         self._commits = commits
 

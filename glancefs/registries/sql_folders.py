@@ -30,7 +30,7 @@ from sqlalchemy import (
 from glancefs.errors import FolderNotEmpty, Forbidden, InvalidQuery, PathNotFound, PathTaken
 from glancefs.model import Image
 from glancefs.paths import name_of, path_of
-from glancefs.registries.commits import GroupCommit, Transaction
+from glancefs.registries.commits import Commits, Transaction
 from glancefs.registries.database import Database, Ways, looks_again
 from glancefs.registries.folder_statements import (
     FOLDER_COLUMNS,
@@ -75,7 +75,7 @@ _LONG: Final = 2048
 class SqlFolders:
     """The tree of a registry that is kept in a database."""
 
-    def __init__(self, *, database: Database, commits: GroupCommit) -> None:
+    def __init__(self, *, database: Database, commits: Commits) -> None:
         self._database = database
         self._commits = commits
         self._ways = database.ways

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Row, and_, bindparam, delete, func, insert, o
 
 from glancefs.errors import Duplicate, InvalidRequest, Locked, LockNotFound, StoreFull
 from glancefs.paths import split
-from glancefs.registries.commits import GroupCommit, Transaction
+from glancefs.registries.commits import Commits, Transaction
 from glancefs.registries.database import Database, looks_again
 from glancefs.registries.locks import MAX_OWNER_XML, MAX_TOKEN, MOST_LOCKS, Lock, Presented, Touched
 from glancefs.registries.rows import folder_key, seconds
@@ -43,7 +43,7 @@ _HOW_MANY: Final = select(counters.c.locks).where(counters.c.id == 1)
 class SqlLocks:
     """The locks of a registry that is kept in a database."""
 
-    def __init__(self, *, database: Database, commits: GroupCommit) -> None:
+    def __init__(self, *, database: Database, commits: Commits) -> None:
         self._database = database
         self._commits = commits
 

@@ -30,7 +30,8 @@ from sqlalchemy.pool import NullPool
 
 from glancefs.errors import ConfigError, InvalidRequest, RegistryUnavailable, StoreFull
 from glancefs.registries import schema
-from glancefs.registries.database import POLLED, Ways
+from glancefs.registries.base import POLLED
+from glancefs.registries.database import Ways
 from glancefs.registries.database_file import DatabaseFile
 
 _PRAGMAS: Final = (

@@ -339,7 +339,8 @@ def _translated(error: botocore.exceptions.ClientError) -> EngineError | StoreFu
     elif code in _PASSING or status >= _SERVER_ERROR or status == _TOO_MANY:
         translated = Transient("it does not answer as it should", error)
     elif code == "NoSuchBucket":
-        translated = Refused("its bucket is gone", error)
+        # Right after it was made, servers that remember what was not there may still say so.
+        translated = Transient("its bucket is gone", error)
     else:
         translated = Refused(f"it answers {status or code}", error)
     return translated

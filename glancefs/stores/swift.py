@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar
 from swiftclient import client as swift
 
 from glancefs.stores.base import Space
-from glancefs.stores.objects.engine import EngineError, Found, Part, Refused, Transient, Unfinished
+from glancefs.stores.objects.engine import EngineError, Found, Part, Transient, Unfinished
 from glancefs.stores.objects.pieces import PieceReader
 from glancefs.stores.swift_access import CUT, Absent, Connection, SwiftAccess, Unmet
 
@@ -247,7 +247,8 @@ class SwiftEngine:
         try:
             return self._access.call(work)
         except Absent as error:
-            raise Refused("its container is gone", error) from error
+            # Right after it was made, a proxy that remembers what was not there may still say so.
+            raise Transient("its container is gone", error) from error
 
     def _walk(self, prefix: str, delimiter: str | None = None) -> Iterator[Found]:
         after = ""

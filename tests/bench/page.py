@@ -22,7 +22,7 @@ _PAGE = """# Performance
 
 `make bench` measured this and wrote this page.
 Ours and the peer's runs alternate within one run, on one file system, with two workers unless a line says otherwise;
-each figure is the median.
+each figure is the median. Lines may be of different runs: `make bench ARGS="-k mount"` measures some of them anew.
 The load comes from the same machine, so what the clients take is missing to both sides.
 What no ratio stands beside means something only beside another machine's run.
 
@@ -68,6 +68,34 @@ _WHY: Final[dict[str, str]] = {
         ("list-half", "list-few", "list-stranger", "list-anonymous"),
         _SHARED + "the page's cost beside 1,000 images is the deeper index alone, 1.1 to 1.2 times in processor time.",
     ),
+    "dav-put-tuned": "the same bytes go the same way as by POST, and are hashed and synced as there.",
+    "dav-put-nginx": "the same bytes go the same way as by POST, and are hashed and synced as there.",
+    "dav-list-all-apache": _SHARED
+    + "Apache reads names from a folder of the disk; glancefs asks a database, and sends the metadata of each image "
+    "besides, which is more than half of the answer.",
+    **dict.fromkeys(
+        ("dav-small-stock", "dav-look-stock"),
+        _SHARED + "two workers and the clients want three cores, where wsgidav's one process takes one and a half.",
+    ),
+    **dict.fromkeys(
+        ("mount-read", "mount-read-rclone"),
+        _SHARED
+        + "seven tenths of the daemon's time are the kernel's copy of the bytes into the reader's cache and what "
+        "belongs to it; the daemon is one thread that takes turns with the reader, where others answer with several.",
+    ),
+    **dict.fromkeys(
+        ("mount-reread", "mount-random-again"),
+        _SHARED + "no request reaches the daemon: the kernel answers from its cache, and FUSE's way to it is longer.",
+    ),
+    "mount-random": "each 4 KiB is a request of its own, and a request takes some 45 µs of processor time, half of it "
+    "in the interpreter and its event loop; passthrough_ll takes 10.",
+    "mount-write": "passthrough_ll copies bytes, glancefs also hashes them, which is a fifth of the daemon's time; "
+    "more than a quarter is the copy to the page cache; the client, the loop and two threads share two cores.",
+    "mount-create": _SHARED
+    + "each file waits for three syncs, one after the other: of its bytes, of its folder, of the registry; "
+    "and it takes 6 to 8 ms of processor time in the daemon.",
+    "mount-ls": "each image takes 35 µs of processor time: over 20 to read its row and make an image of it, 7 to ask "
+    "for its blocks, the rest for its inode; ext4 has all of it in the kernel's memory.",
     "start": _SHARED + "half a second of processor time goes into importing, of which SQLAlchemy is the half.",
 }
 """Why a promise is not kept where it isn't; what is measured says whether it is."""

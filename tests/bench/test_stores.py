@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.bench.figures import Report
-from tests.bench.load import alternate, medians
+from tests.bench.load import alternate, get, medians, send
 from tests.support.mounting import Mounts
 from tests.support.processes import Argument, Processes, product, run
+from tests.support.servers import start_server
 from tests.support.swift import KEY, USER, start_swift
 
 SIZE = 512 << 20
 RUNS = 5
+META = ["x-image-meta-name: large", "x-image-meta-type: raw", "x-image-meta-is_public: true"]
+NOWHERE = ("bash", "-c", '"$@" >/dev/null', "bash")
+"""What runs a command whose output nobody wants."""
 
 
 @pytest.fixture
@@ -52,38 +56,34 @@ def test_swift(report: Report, half_gibibyte: Path, tmp_path: Path, processes: P
         "stores_swift_key": KEY,
     }
     env = {f"GLANCEFS_{name.upper()}": value for name, value in said.items()}
-    data, got = tmp_path / "data", tmp_path / "got"
+    server = start_server(processes, tmp_path / "data", env=env)
+    fetch: list[Argument] = [product("swift"), "download", "c", "large", "--output", "-"]
 
-    def swift(*words: Argument) -> None:
-        run([product("swift"), *words], env=client, timeout=600)
+    def swift(*words: Argument) -> float:
+        return rate(lambda: run([*NOWHERE, *words], env=client, timeout=600))
 
-    def glancefs(*words: Argument) -> str:
-        return run([product(), *words, "--data", data], env=env, timeout=600).out
-
-    def add() -> float:
-        measured = rate(lambda: glancefs("add", "--name", "large", half_gibibyte))
-        glancefs("rm", "large")
-        return measured
-
-    def get() -> float:
-        measured = rate(lambda: glancefs("get", "kept", "--output", got))
-        got.unlink()
+    def post() -> float:
+        measured = send("POST", f"{server.url}/images/", half_gibibyte, headers=META)
+        [image] = server.ask("GET", "/images/").json["images"]
+        assert server.ask("DELETE", f"/images/{image['id']}").status == 200
+        os.sync()
         return measured
 
     ups = alternate(
-        RUNS, ours=add, peer=lambda: rate(lambda: swift("upload", "c", half_gibibyte, "--object-name", "large"))
+        RUNS, ours=post, peer=lambda: swift(product("swift"), "upload", "c", half_gibibyte, "--object-name", "large")
     )
     middle = medians(ups)
     report.add("swift-upload", ours=middle["ours"], peer=middle["peer"], runs=[ups])
-    glancefs("add", "--name", "kept", half_gibibyte)
-    mount = mounts.mount(data=data, env=env)
+    send("POST", f"{server.url}/images/", half_gibibyte, headers=META)
+    [image] = server.ask("GET", "/images/").json["images"]
+    assert server.ask("HEAD", f"/images/{image['id']}").headers["x-image-meta-store"] == "swift"
+    mount = mounts.mount(data=tmp_path / "data", env=env)
     downs = alternate(
         RUNS,
-        ours=get,
-        peer=lambda: rate(lambda: swift("download", "c", "large", "--output", got)),
-        mounted=lambda: rate(lambda: mount.run("cp", "kept", got, timeout=600)),
+        ours=lambda: get(f"{server.url}/images/{image['id']}", size=SIZE),
+        peer=lambda: swift(*fetch),
+        mounted=lambda: rate(lambda: mount.shell("cat large >/dev/null", timeout=600)),
     )
     middle = medians(downs)
     report.add("swift-download", ours=middle["ours"], peer=middle["peer"], runs=[downs])
     report.add("swift-mount", ours=middle["mounted"], peer=middle["peer"])
-    assert got.stat().st_size == SIZE

@@ -55,6 +55,34 @@ def test_looking_reads_indexes_and_sorts_no_folder(registry: SqlRegistry, view: 
     assert all("INDEX" in plan for plan in searched)
 
 
+def test_what_a_name_means_is_remembered_until_anybody_changes_anything(registry: SqlRegistry, tmp_path: Path) -> None:
+    statements: list[str] = []
+    event.listen(sqlite(registry)._engine, "before_cursor_execute", lambda *said: statements.append(said[2]))
+    other = SqlRegistry(url=registry_url(tmp_path))
+    assert registry.folders.at("a", ALICE).image is None
+    added = other.add(image("a"))
+    assert registry.folders.at("a", ALICE).image == added
+    asked = len(statements)
+    assert registry.folders.at("a", ALICE).image == added
+    assert len(statements) == asked
+    other.add(image("a/b"))
+    found = registry.folders.at("a", ALICE)
+    assert found.folder is not None
+    assert registry.folders.at("a", View(viewer="bob")).image is None
+    renamed = other.replace(replace(added, name="c"), expected_revision=added.revision)
+    assert registry.folders.at("a", ALICE).image is None
+    assert registry.folders.at("c", ALICE).image == renamed
+    registry.close()
+    other.close()
+
+
+def test_images_of_long_properties_are_not_remembered(registry: SqlRegistry) -> None:
+    registry.add(image("a", properties={"long": "x" * 10_000}))
+    assert registry.folders.at("a", ALICE).image is not None
+    assert not registry.folders._found
+    registry.close()
+
+
 def test_a_registry_of_the_first_schema_gets_its_folders(tmp_path: Path) -> None:
     url = registry_url(tmp_path)
     registry = SqlRegistry(url=url, migrate=True)
@@ -68,7 +96,7 @@ def test_a_registry_of_the_first_schema_gets_its_folders(tmp_path: Path) -> None
             connection.execute(text(f"ALTER TABLE images DROP COLUMN {column}"))
         for column in ("locks", "has_dead_properties"):
             connection.execute(text(f"ALTER TABLE counters DROP COLUMN {column}"))
-        for table in ("folders", "locks", "image_dead_properties", "folder_dead_properties"):
+        for table in ("folders", "locks", "image_dead_properties", "folder_dead_properties", "answers"):
             connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     registry.close()

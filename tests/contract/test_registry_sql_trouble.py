@@ -25,7 +25,7 @@ import pytest
 from glancefs.errors import InvalidRequest, RegistryUnavailable, StoreFull
 from glancefs.model import ImageStatus
 from glancefs.registries.base import ImageQuery, every_image
-from glancefs.registries.commits import Transaction
+from glancefs.registries.commits import GroupCommit, Transaction
 from glancefs.registries.sql import SqlRegistry, registry_url
 from tests.contract.registry_company import together
 from tests.contract.registry_model import NOON, an_available_image, an_image
@@ -88,6 +88,7 @@ def test_a_change_waits_for_a_writer_that_ends(registry: SqlRegistry, other_writ
 
 def test_a_full_database_is_a_full_store(registry: SqlRegistry) -> None:
     first = registry.add(an_image())
+    assert isinstance(registry._commits, GroupCommit)
     connection = registry._commits._connection
     assert connection is not None
     pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()

@@ -22,7 +22,7 @@ import pytest
 from glancefs import __version__
 from glancefs.assembly import STAGED
 from glancefs.cli.htpasswd import Htpasswd
-from glancefs.config import OPTIONS
+from glancefs.option_table import OPTIONS
 from glancefs.staging import Staging
 from tests.support.cli import Cli, ServeFolder, on_terminal
 from tests.support.processes import Processes, environment, product, run

@@ -73,6 +73,13 @@ def _fuse_works() -> bool:
     return tool("fusermount3") is not None and os.access("/dev/fuse", os.R_OK | os.W_OK)
 
 
+def _namespaces_work() -> bool:
+    if tool("ip") is None or tool("nsenter") is None or os.geteuid() != 0:
+        return False
+    # Not in every container, even as root.
+    return subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False, timeout=60).returncode == 0
+
+
 def registered(capabilities: Iterable[Capability]) -> Mapping[str, Capability]:
     """Capabilities by name; a name given twice is an error."""
     table: dict[str, Capability] = {}
@@ -105,6 +112,7 @@ CAPABILITIES = registered(
             name="keystone", present=KEYSTONE.is_file, source="requirements-keystone.lock, by `make setup-test`"
         ),
         _command("mariadb", "mariadb-server-core", command="mariadbd"),
+        Capability(name="netns", present=_namespaces_work, source="a run as root, and the Debian package iproute2"),
         Capability(
             name="netboot",
             present=lambda: (NETBOOT / "linux").is_file() and (NETBOOT / "initrd.gz").is_file(),

@@ -24,6 +24,8 @@ import pytest
 
 # Not GLANCEFS_...: those are options, and unknown options are refused.
 MARK = "PYTEST_RUN_OF_GLANCEFS"
+NAMESPACES = "glancefs-test-"
+"""What the names of network namespaces begin with; the mark of their run follows."""
 MARK_FILE = ".glancefs-test-run"
 WORKERS = "pytest-of-*/pytest-*/popen-*"
 """Where the processes work among which a run is divided (pytest-xdist); each of them is a run of its own."""
@@ -96,6 +98,19 @@ def unmount(point: Path) -> None:
             continue
 
 
+def marked_namespaces() -> Iterator[tuple[str, Run]]:
+    """Every network namespace that carries a mark, with the run it belongs to (ip-netns(8))."""
+    for entry in Path("/run/netns").glob(f"{NAMESPACES}*"):
+        run = Run.parse(entry.name.removeprefix(NAMESPACES).rpartition("-")[0])
+        if run is not None:
+            yield entry.name, run
+
+
+def remove_namespace(name: str) -> None:
+    """Take a network namespace away, and the cables that end in it."""
+    subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False, timeout=30)
+
+
 def clear_away_dead_runs(temporary: Path) -> list[str]:
     """End the processes, mounts and files of runs that were killed. Returns what was found, in words."""
     found = []
@@ -106,24 +121,34 @@ def clear_away_dead_runs(temporary: Path) -> list[str]:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+    found += _clear_away_networks()
     for mark in [*temporary.glob(f"pytest-of-*/pytest-*/{MARK_FILE}"), *temporary.glob(f"{WORKERS}/{MARK_FILE}")]:
         try:
-            dead = Run.parse(mark.read_text())
+            found += clear_away_folder(mark.parent, of=Run.parse(mark.read_text()))
         except OSError:
             continue
-        if dead is None or dead.alive:
-            continue
-        for point in mounts_below(mark.parent):
-            found.append(f"mount {point}")
-            unmount(point)
-        found.append(f"folder {mark.parent}")
-        shutil.rmtree(mark.parent, ignore_errors=True)
     for folder in temporary.glob("glancefs-database-*"):
-        dead = Run.parse(folder.name.removeprefix("glancefs-database-").rpartition("-")[0])
-        if dead is not None and not dead.alive:
-            found.append(f"folder {folder}")
-            shutil.rmtree(folder, ignore_errors=True)
+        name = folder.name.removeprefix("glancefs-database-").rpartition("-")[0]
+        found += clear_away_folder(folder, of=Run.parse(name))
     return found
+
+
+def clear_away_folder(folder: Path, *, of: Run | None) -> Iterator[str]:
+    """Remove a folder of a run that was killed, with the mounts in it. Gives what was found, in words."""
+    if of is None or of.alive:
+        return
+    for point in mounts_below(folder):
+        yield f"mount {point}"
+        unmount(point)
+    yield f"folder {folder}"
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear_away_networks() -> Iterator[str]:
+    for name, run in marked_namespaces():
+        if not run.alive:
+            yield f"network {name}"
+            remove_namespace(name)
 
 
 def leaks_of(run: Run, *, base: Path, scratch: Path) -> list[str]:
@@ -140,6 +165,7 @@ def leaks_of(run: Run, *, base: Path, scratch: Path) -> list[str]:
         if not thread.daemon and thread is not threading.main_thread()
     ]
     found += [f"mount {point}" for point in mounts_below(base)]
+    found += [f"network {name}" for name, owner in marked_namespaces() if owner == run]
     found += [f"temporary file {path}" for path in sorted(scratch.iterdir())]
     return found
 
@@ -204,6 +230,9 @@ def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         end_processes_of(run)
         for point in mounts_below(base):
             unmount(point)
+        for name, owner in marked_namespaces():
+            if owner == run:
+                remove_namespace(name)
     shutil.rmtree(scratch)
     shutil.rmtree(home)
     (base / MARK_FILE).unlink()

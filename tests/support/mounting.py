@@ -117,15 +117,25 @@ class Mounts:
     dogs: list[threading.Timer] = field(default_factory=list)
 
     def mount(
-        self, *, data: Path | None = None, point: Path | None = None, options: Sequence[str] = (), **said: Any
+        self,
+        *,
+        data: Path | None = None,
+        source: Path | None = None,
+        point: Path | None = None,
+        options: Sequence[str] = (),
+        command: Sequence[Argument] = (),
+        **said: Any,
     ) -> Mount:
-        """Mount a data folder and wait until it answers."""
+        """Mount a data folder, as the configuration ``source`` says if there is one, and wait until it answers.
+
+        ``command`` goes in front of it.
+        """
         data = data or self.folder / "data"
         data.mkdir(exist_ok=True)
         if point is None:
             point = self.folder / f"mount{len(self.made)}"
             point.mkdir()
-        words: list[Argument] = [product(), "mount", data, point, "--foreground"]
+        words: list[Argument] = [*command, product(), "mount", source or data, point, "--foreground"]
         for option in options:
             words += ["-o", option]
         process = self.processes.start(words, **said)

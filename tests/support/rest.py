@@ -245,7 +245,7 @@ class RestMaker:
         images = Images(registry=registry, stores={"file": store}, default_store="file", **options)
         health = Health(registry=registry, stores={"file": store})
         application = Application(
-            rest=RestDoor(images=images, uploads=metrics.upload),
+            door=RestDoor(images=images, uploads=metrics.upload),
             authenticator=HtpasswdAuth(
                 file=PasswordFile(path=passwords), remembered=RememberedPasswords(), admins=("root",)
             ),

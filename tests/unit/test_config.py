@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from glancefs.config import OPTIONS, Config, config_file, describe, load, remote_from_environment
+from glancefs.config import Config, config_file, describe, load, remote_from_environment
 from glancefs.errors import ConfigError
+from glancefs.option_table import OPTIONS
 from glancefs.options import Address
 
 SWIFT = "[stores.swift]\nauth_url = 'http://login.example/v3'\n"

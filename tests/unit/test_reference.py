@@ -16,7 +16,8 @@ import pytest
 from glancefs import cli, exception
 from glancefs.cli import root
 from glancefs.client import Client
-from glancefs.config import OPTIONS, Config
+from glancefs.config import Config
+from glancefs.option_table import OPTIONS
 
 PAGES = Path(cli.__file__).parents[2] / "docs/reference"
 SHARED = {"--config", "--data", "--url", "--json", "--debug", "--help"}

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The registry over HTTP: which path and method leads where (`docs/reference/registry.md`).
+
+Answers for the calls of `glancefs.registries.calls`, each at a path of its own, JSON both ways, and for handing the
+paths of the seed to `gateway.registry.images`. A change that comes with a key is made once. Who may ask was settled
+before; rules about images are the asker's to keep, who is an API server or a mount.
+
+Threading: a door is immutable and serves many requests at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.problems import method_not_allowed, not_found, problem_response
+from gateway.registry.images import ImagesOfRegistry
+from gateway.wsgi import ROUTE_KEY, Request, Response, no_content, whole
+from glancefs.errors import InvalidRequest, NotAuthenticated, UploadTooLarge
+from glancefs.registries.base import Registry, ServedRegistry
+from glancefs.registries.calls import Call, every_call
+from glancefs.registries.values import to_json
+from glancefs.registries.wire import KEY_HEADER, PREFIX, TIME_HEADER, UNTIL_HEADER
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from gateway.http.exchange import App
+    from gateway.http.sendfile import FileSlice
+
+ROUTES: Final = ("images", "images-detail", "image", *every_call())
+"""The names of the routes, for metrics and logs."""
+
+MOST_BODY: Final = 64 << 20
+"""The largest body that is read, in bytes; an image with every property as long as it may be has some megabytes."""
+
+_PIECE: Final = 1 << 20
+_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
+
+Handler = Callable[[], Response]
+
+
+class RegistryDoor:
+    """The calls of one registry."""
+
+    def __init__(self, *, registry: ServedRegistry) -> None:
+        self._registry = registry
+
+    @staticmethod
+    def owns(path: str) -> bool:
+        """Whether a path is this door's to answer."""
+        return path.startswith(("/images", PREFIX)) and path.split("/", 2)[1] in {"images", "registry"}
+
+    @staticmethod
+    def prefers_text(path: str) -> bool:
+        """Whether errors at this path are plain text to callers who take anything."""
+        del path
+        return False
+
+    def respond(self, request: Request) -> Response:
+        """Answer a request. Raises errors of the tree for what did not succeed."""
+        if not request.context.is_admin:
+            message = "The registry answers those who present its token."
+            raise NotAuthenticated(message)
+        handlers = self._handlers(request)
+        if handlers is None:
+            return problem_response(not_found(request.path), accept=request.header("accept"))
+        handler = handlers.get(request.method)
+        if handler is not None:
+            return handler()
+        allowed = (*handlers, "OPTIONS")
+        if request.method == "OPTIONS":
+            return no_content([("Allow", ", ".join(allowed))])
+        return problem_response(method_not_allowed(request.method, allowed), accept=request.header("accept"))
+
+    def _handlers(self, request: Request) -> Mapping[str, Handler] | None:
+        name = request.path.removeprefix(PREFIX)
+        if name != request.path:
+            call = every_call().get(name)
+            if call is None:
+                return None
+            request.environ[ROUTE_KEY] = call.name
+            return {"POST": lambda: self._call(call, request)}
+        registry = _once(self._registry, request)
+        images = ImagesOfRegistry(registry=registry, base_url=request.base_url)
+        match request.path[1:].removesuffix("/").split("/"):
+            case ["images"]:
+                request.environ[ROUTE_KEY] = "images"
+                lists: Handler = lambda: images.summaries(request.parameters())  # noqa: E731 - one of a table's
+                return {"GET": lists, "HEAD": lists, "POST": lambda: images.add(_json_of(request))}
+            case ["images", "detail"]:
+                request.environ[ROUTE_KEY] = "images-detail"
+                lists = lambda: images.details(request.parameters())  # noqa: E731 - one of a table's
+                return {"GET": lists, "HEAD": lists}
+            case ["images", image_id] if image_id:
+                request.environ[ROUTE_KEY] = "image"
+                match_ = request.header("if-match")
+                get: Handler = lambda: images.get(image_id)  # noqa: E731 - one of a table's
+                return {
+                    "GET": get,
+                    "HEAD": get,
+                    "PUT": lambda: images.change(image_id, _json_of(request), match_),
+                    "DELETE": lambda: images.delete(image_id, match_),
+                }
+        return None
+
+    def _call(self, call: Call, request: Request) -> Response:
+        arguments = call.arguments(_json_of(request))
+        registry: Registry = _once(self._registry, request) if call.changes else self._registry
+        answer = call.on(registry, arguments)
+        return whole(200, "application/json", json.dumps({"answer": to_json(answer)}).encode())
+
+
+def _once(registry: ServedRegistry, request: Request) -> Registry:
+    key = request.header(KEY_HEADER.lower())
+    if key is None:
+        return registry
+    if not _KEY.fullmatch(key):
+        message = f"{KEY_HEADER} takes 16 to 64 of A-Z a-z 0-9 _ -, never the same for two changes."
+        raise InvalidRequest(message)
+    until = request.header(UNTIL_HEADER.lower())
+    try:
+        return registry.once(key, until=None if until is None else float(until))
+    except ValueError:
+        message = f"{UNTIL_HEADER} takes seconds since the epoch."
+        raise InvalidRequest(message) from None
+
+
+class Clocked:
+    """An application whose every answer says what time it is here."""
+
+    def __init__(self, application: App) -> None:
+        self._application = application
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes | FileSlice]:
+        """Answer one request (PEP 3333)."""
+
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Callable[[bytes], object]:  # noqa: ANN401 - an exception or nothing
+            return start_response(status, [*headers, (TIME_HEADER, f"{time.time():.3f}")], *more)
+
+        return self._application(environ, start)
+
+
+def _json_of(request: Request) -> Any:  # noqa: ANN401 - JSON is anything
+    """Read a body. Raises InvalidRequest for one that is no JSON, UploadTooLarge for one that is too long."""
+    body = bytearray()
+    if request.is_chunked or request.content_length:
+        while piece := request.source.read(_PIECE):
+            body += piece
+            if len(body) > MOST_BODY:
+                message = f"The body is longer than {MOST_BODY} bytes."
+                raise UploadTooLarge(message)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        message = "The body is not JSON."
+        raise InvalidRequest(message) from None
