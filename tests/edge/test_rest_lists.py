@@ -5,7 +5,6 @@ Threading: single-threaded; over HTTP the server answers in threads of its own.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -107,11 +106,12 @@ def test_a_list_holds_what_the_caller_may_see(peopled: Rest, query: str, user: s
 def stocked(make_rest: MakeRest) -> Rest:
     """Give an API with five public images that differ in everything, added a minute apart."""
     start = datetime.fromisoformat("2010-02-03T09:34:00+00:00")
-    minutes: Iterator[int] = iter(range(1000))
-    rest = make_rest(clock=lambda: start + timedelta(minutes=next(minutes)))
+    now = [start]
+    rest = make_rest(clock=lambda: now[0])
     for number, (name, image_type) in enumerate(
         [("e", "kernel"), ("d", "machine"), ("c", "raw"), ("b", "ramdisk"), ("a", "kernel")], start=1
     ):
+        now[0] = start + timedelta(minutes=number - 1)
         said = {"x-image-meta-name": name, "x-image-meta-type": image_type, "x-image-meta-is_public": "on"}
         said |= {"x-image-meta-property-number": str(number), "x-image-meta-property-odd": str(number % 2)}
         said |= {"x-image-meta-disk_format": "iso"} if number == 3 else {}
