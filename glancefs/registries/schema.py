@@ -174,8 +174,8 @@ Index("ix_images_revision", images.c.revision, unique=True)
 Index(
     "ix_images_location",
     images.c.location,
+    # Only SQLite's own words stand here: those of other databases would load them, which `server_schema` does in time.
     sqlite_where=images.c.location.is_not(None),
-    postgresql_where=images.c.location.is_not(None),
 )
 
 
@@ -203,14 +203,14 @@ def add_orders(table: Table, *, kept_by: Mapping[str, str], run: Sequence[str]) 
             if column == "created_at":
                 # What is not wanted is passed by without a look at its row.
                 columns += [table.c[name] for name in PASSED_BY]
-            Index(shelf_index(column, owned=owned), *columns, sqlite_where=living, postgresql_where=living)
+            Index(shelf_index(column, owned=owned), *columns, sqlite_where=living)
     for column in ("created_at", "changed_at"):
         columns = [table.c.grave, table.c[column], table.c.seq]
-        Index(grave_index(column), *columns, sqlite_where=dead, postgresql_where=dead)
+        Index(grave_index(column), *columns, sqlite_where=dead)
     # Every path below a folder begins with the folder's, slash included: a folder is one run of each of these.
     ordered = [table.c.shelf, *(table.c[name] for name in run)]
-    Index("ix_images_shelf_folder", *ordered, sqlite_where=living, postgresql_where=living)
-    Index("ix_images_owner_shelf_folder", table.c.owner, *ordered, sqlite_where=living, postgresql_where=living)
+    Index("ix_images_shelf_folder", *ordered, sqlite_where=living)
+    Index("ix_images_owner_shelf_folder", table.c.owner, *ordered, sqlite_where=living)
 
 
 add_orders(images, kept_by={}, run=("folder", "name", "place"))

@@ -25,9 +25,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool, PoolProxiedConnection
 
 from glancefs.errors import ConfigError, InvalidRequest, RegistryUnavailable, StoreFull
-from glancefs.registries import server_schema
 from glancefs.registries.base import POLLED
 from glancefs.registries.database import ConnectionLost, Contended, OutcomeUnknown, Ways, driver_is_missing
+from glancefs.registries.server_schema import server_metadata
 
 CONNECTING: Final = 3
 """In seconds; a server that is there takes milliseconds."""
@@ -81,7 +81,7 @@ class ServerDatabase(ABC):
     @property
     def metadata(self) -> MetaData:
         """See `Database.metadata`."""
-        return server_schema.metadata
+        return server_metadata()
 
     @property
     def title(self) -> str:

@@ -8,11 +8,12 @@ of the tables of `schema`, and of the keys through this module.
 Names that share their first characters (`texts.SHARED` of them) and are longer than a key may be are next to each other
 in lists, but not in their own order.
 
-Threading: tables are built once, at import, and only read afterwards.
+Threading: tables are built once, at their first use, and only read afterwards.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import Column, ColumnElement, Computed, Index, MetaData, Table, case, func, literal_column
@@ -20,8 +21,6 @@ from sqlalchemy.sql.selectable import NamedFromClause  # noqa: TC002 - SQLAlchem
 
 from glancefs.registries import schema
 from glancefs.registries.texts import COLLATION, LONGEST_LEAF, Leaf, RawKey, key_expression
-
-metadata: Final = MetaData(naming_convention=schema.metadata.naming_convention)
 
 KEYS: Final = {"name": "name_key", "folder": "folder_key", "path": "path_key"}
 """Which column holds the key of which."""
@@ -66,20 +65,27 @@ def leaf_computed(name: ColumnElement[Any], folder: ColumnElement[Any]) -> Compu
     return Computed(leaf_expression(name, folder), persisted=True)
 
 
-def _tables() -> None:
+@cache
+def server_metadata() -> MetaData:
+    """Give the tables, made when they are first needed: with them, all that SQLAlchemy knows of servers loads."""
+    metadata = MetaData(naming_convention=schema.metadata.naming_convention)
     for table in schema.metadata.sorted_tables:
         if table is schema.images:
-            _add_images()
+            _add_images(metadata)
         elif table in {schema.folders, schema.folder_dead_properties}:
-            _add_keyed(table)
+            _add_keyed(table, metadata)
         elif table is schema.locks:
             # There are few, which are looked through; their paths are too long for an index.
-            _copied(table).indexes.clear()
+            _copied(table, metadata).indexes.clear()
         else:
-            _copied(table)
+            _copied(table, metadata)
+    for index in (index for table in metadata.tables.values() for index in table.indexes):
+        # PostgreSQL can leave rows out of an index, too.
+        index.dialect_options["postgresql"]["where"] = index.dialect_options["sqlite"]["where"]
+    return metadata
 
 
-def _copied(table: Table) -> Table:
+def _copied(table: Table, metadata: MetaData) -> Table:
     """Take a table over as it is, but for the comments: each would cost a statement, and a migration as it changes."""
     copy = table.to_metadata(metadata)
     copy.dialect_kwargs.update(MYSQL)
@@ -89,8 +95,8 @@ def _copied(table: Table) -> Table:
     return copy
 
 
-def _add_images() -> None:
-    images = _copied(schema.images)
+def _add_images(metadata: MetaData) -> None:
+    images = _copied(schema.images, metadata)
     for index in list(images.indexes):
         # Those of orders are made anew, over the keys.
         if "shelf" in index.columns or "grave" in index.columns:
@@ -101,7 +107,7 @@ def _add_images() -> None:
     schema.add_orders(images, kept_by=KEYS, run=("folder_key", "leaf", "place"))
 
 
-def _add_keyed(table: Table) -> None:
+def _add_keyed(table: Table, metadata: MetaData) -> None:
     """Add a table without its primary key, in which paths are too long."""
     columns = [Column(column.name, column.type, nullable=column.nullable) for column in table.c]
     keyed = Table(table.name, metadata, *columns, **MYSQL)
@@ -111,6 +117,3 @@ def _add_keyed(table: Table) -> None:
     if table is schema.folders:
         Index("ix_folders_revision", keyed.c.revision, unique=True)
         Index("ix_folders_path", keyed.c.path_key)
-
-
-_tables()

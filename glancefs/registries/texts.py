@@ -15,8 +15,7 @@ from collections.abc import Callable
 from hashlib import md5
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Dialect, LargeBinary, Text, TypeDecorator, case, func, literal_column
-from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy import VARBINARY, ColumnElement, Dialect, LargeBinary, Text, TypeDecorator, case, func, literal_column
 from sqlalchemy.types import TypeEngine  # noqa: TC002 - SQLAlchemy is loaded anyway
 
 LONGEST_KEY: Final = 340
@@ -48,10 +47,9 @@ class Kept(TypeDecorator[str]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """See `TypeDecorator.load_dialect_impl`."""
         if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.TEXT(collation="C"))
+            return dialect.type_descriptor(_postgresql_text())
         if dialect.name == "mysql":
-            kind = mysql.LONGTEXT(collation=COLLATION) if self.longest is None else _varchar(self.longest)
-            return dialect.type_descriptor(kind)
+            return dialect.type_descriptor(_mysql_text(self.longest))
         return dialect.type_descriptor(Text())
 
     def bind_processor(self, dialect: Dialect) -> _Convert | None:
@@ -103,8 +101,8 @@ class Leaf(TypeDecorator[str]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """See `TypeDecorator.load_dialect_impl`."""
         if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.TEXT(collation="C"))
-        return dialect.type_descriptor(mysql.VARBINARY(LONGEST_LEAF) if dialect.name == "mysql" else LargeBinary())
+            return dialect.type_descriptor(_postgresql_text())
+        return dialect.type_descriptor(VARBINARY(LONGEST_LEAF) if dialect.name == "mysql" else LargeBinary())
 
     def bind_processor(self, dialect: Dialect) -> _Convert | None:
         """See `TypeEngine.bind_processor`."""
@@ -132,8 +130,17 @@ def key_expression(
     return case((length <= literal_column(str(longest)), text), else_=digest)
 
 
-def _varchar(longest: int) -> mysql.VARCHAR:
-    return mysql.VARCHAR(longest, collation=COLLATION)
+# What SQLAlchemy knows of a server takes a tenth of a second to load: it is when that is the server that is used.
+def _postgresql_text() -> TypeEngine[Any]:
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - loaded when it is needed
+
+    return postgresql.TEXT(collation="C")
+
+
+def _mysql_text(longest: int | None) -> TypeEngine[Any]:
+    from sqlalchemy.dialects import mysql  # noqa: PLC0415 - loaded when it is needed
+
+    return mysql.LONGTEXT(collation=COLLATION) if longest is None else mysql.VARCHAR(longest, collation=COLLATION)
 
 
 def _escaped(text: str | None) -> str | None:

@@ -81,6 +81,9 @@ class RunningChecksum:
 
     def _catch_up(self) -> None:
         """Hash what has come since, until little of it is left."""
+        # As large as what is hashed at once: each call that lets go of the interpreter has to wait for it again, and
+        # the loop of a mount that is being written to is a busy neighbour.
+        room = memoryview(bytearray(AT_ONCE))
         while True:
             with self._changed:
                 start, stop = self._claimed, min(self._reliable(), self._claimed + AT_ONCE)
@@ -90,7 +93,7 @@ class RunningChecksum:
                     return
                 self._claimed = stop
             try:
-                hash_range(self._digest, self._descriptor, start=start, stop=stop)
+                hash_range(self._digest, self._descriptor, start=start, stop=stop, room=room)
             except OSError:
                 # The file was cut meanwhile, or can't be read: the end will tell which.
                 with self._changed:
