@@ -92,9 +92,9 @@ _WHY: Final[dict[str, str]] = {
     "idle": "half of it is SQLAlchemy and the interpreter, a tenth the parts of wsgidav.",
     "mount-random": "each 4 KiB is a request of its own, and a request takes some 45 µs of processor time, half of it "
     "in the interpreter and its event loop; passthrough_ll takes 10.",
-    "mount-write": "passthrough_ll copies bytes in one thread without an interpreter; glancefs also hashes them (a fifth of "
-    "its time), and its loop, the writing and the hashing take turns at one interpreter's lock while the client and they "
-    "share two cores.",
+    "mount-write": "passthrough_ll copies bytes in one thread without an interpreter; glancefs also hashes them, "
+    "a fifth of its time, and its loop, the writing and the hashing take turns at one interpreter, while they and "
+    "the client share two cores.",
     "mount-create": _SHARED
     + "each file waits for three syncs, one after the other: of its bytes, of its folder, of the registry; "
     "and it takes 6 to 8 ms of processor time in the daemon.",
