@@ -115,7 +115,7 @@ class Session:
             async with self._mounted(operations):
                 kernel.attach()
                 with passthrough.offered():
-                    await self._answer(bridge, watcher, lambda: passthrough.accept(kernel.device))
+                    await self._answer(bridge, watcher, passthrough, kernel)
             await operations.files.finish()
 
     @asynccontextmanager
@@ -131,7 +131,7 @@ class Session:
         finally:
             pyfuse3.close()
 
-    async def _answer(self, bridge: Bridge, watcher: Watcher, answered: Callable[[], None]) -> None:
+    async def _answer(self, bridge: Bridge, watcher: Watcher, passthrough: Passthrough, kernel: Kernel) -> None:
         async with trio.open_nursery() as nursery:
 
             async def main() -> None:
@@ -142,10 +142,11 @@ class Session:
             nursery.start_soon(watcher.run)
             # Returns once the kernel's first request is answered.
             await bridge.look(os.statvfs, self._point)
-            answered()
+            passthrough.accept(kernel.device)
             self._read_ahead()
             nursery.start_soon(self._heed_signals)
             self._ready()
+            passthrough.tell()
 
     def _appearance(self) -> Appearance:
         said = self._options

@@ -72,6 +72,8 @@ class Passthrough:
     def __init__(self, *, is_wanted: bool) -> None:
         self._device = -1
         self._is_on = False
+        self._reason: str | None = None
+        self._is_told = False
         self._replies: Final = self._find() if is_wanted else None
         self._backings: Final[dict[int, _Backing]] = {}
         self._cached: Final[Counter[int]] = Counter()
@@ -107,10 +109,16 @@ class Passthrough:
             self._unregister(self._register(trial))
         except OSError as error:
             self._give_up(_REASONS.get(error.errno or 0, str(error)))
-        else:
-            _log.info("the kernel reads images by itself where the store has them as files")
         finally:
             os.close(trial)
+
+    def tell(self) -> None:
+        """Tell the log who reads; called once the mount is ready, so that who waits for that hears nothing of it."""
+        self._is_told = True
+        if self._is_on:
+            _log.info("the kernel reads images by itself where the store has them as files")
+        elif self._reason is not None:
+            self._give_up(self._reason)
 
     # ---- open files
 
@@ -194,4 +202,6 @@ class Passthrough:
 
     def _give_up(self, reason: str) -> None:
         self._is_on = False
-        _log.info("images are read through this process: %s", reason)
+        self._reason = reason
+        if self._is_told:
+            _log.info("images are read through this process: %s", reason)

@@ -62,6 +62,8 @@ def test_where_the_kernel_can_t_files_are_opened_as_ever(caplog: pytest.LogCaptu
         passthrough = Passthrough(is_wanted=is_wanted)
         with passthrough.offered():
             passthrough.accept(device)
+            assert caplog.records == []
+            passthrough.tell()
             ways = [passthrough.enter(number, 5, os.O_RDONLY, is_image=True, descriptor=device) for number in range(3)]
             for number in range(4):
                 passthrough.leave(number)

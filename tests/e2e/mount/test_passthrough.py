@@ -35,6 +35,7 @@ def way(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         mount = mounts.mount(options=[request.param])
         (mount / "image").write_bytes(DATA)
         eventually(lambda: not mount.statistics()["open_files"])
+        eventually(lambda: (DOOR in mount.log()) == passes(mount))
         yield mount
         log = mount.log()
         mounts.end()
