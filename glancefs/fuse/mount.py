@@ -35,6 +35,7 @@ from glancefs.fuse.operations import Operations
 from glancefs.fuse.options import MountOptions
 from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
+from glancefs.fuse.replies import Replies
 from glancefs.fuse.statistics import Statistics
 from glancefs.tree import ImageTree
 
@@ -99,7 +100,8 @@ class Session:
                 statistics=self._statistics,
                 settle_after=self._options.settle,
             )
-            passthrough = Passthrough(is_wanted=self._options.passthrough)
+            replies = Replies()
+            passthrough = Passthrough(replies=replies, is_wanted=self._options.passthrough)
             watcher = Watcher(tree=self._tree, bridge=bridge, inodes=inodes, kernel=kernel, statistics=self._statistics)
             operations = Operations(
                 tree=self._tree,
@@ -114,7 +116,7 @@ class Session:
             )
             async with self._mounted(operations):
                 kernel.attach()
-                with passthrough.offered():
+                with replies.changed(offers_passthrough=passthrough.is_wanted):
                     await self._answer(bridge, watcher, passthrough, kernel)
             await operations.files.finish()
 

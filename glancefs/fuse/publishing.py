@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -28,7 +29,7 @@ from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.notices import Kernel, Notices
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
-from glancefs.fuse.windows import Piece, WriteWindow
+from glancefs.fuse.windows import Piece, WriteWindow, write_all
 from glancefs.model import Image
 from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree import Entry, EntryKind, ImageTree
@@ -70,7 +71,7 @@ class Publisher:
         """Give the file of an upload, which this inode is to stand for if none does yet."""
         file = self._files.get(upload.key)
         if file is None:
-            window = WriteWindow(bridge=self._bridge, write_at=upload.write_at)
+            window = WriteWindow(bridge=self._bridge, write_run=upload.write_run)
             file = self._files[upload.key] = StagedFile(upload=upload, inode=inode, window=window)
             self._inodes.bind(f"staged:{upload.key}", inode)
             inode.kind = EntryKind.STAGED
@@ -135,10 +136,10 @@ class Publisher:
         file = writer.file
         ino = file.inode.ino
         try:
-            async with file.window.rest() as piece:
+            async with file.window.rest() as pieces:
                 is_simple = file.writers == 1 and not writer.is_read_write
                 work = partial(
-                    _close, self._tree, file.upload, piece, opener=writer.opener, ino=ino, is_simple=is_simple
+                    _close, self._tree, file.upload, pieces, opener=writer.opener, ino=ino, is_simple=is_simple
                 )
                 verdict, image, failure = await self._bridge.write(work, size=file.size)
         except (GlancefsError, OSError) as error:
@@ -282,11 +283,10 @@ class _Watched:
 
 
 def _close(
-    tree: ImageTree, upload: StagedUpload, piece: Piece | None, *, opener: Opener, ino: int, is_simple: bool
+    tree: ImageTree, upload: StagedUpload, pieces: Sequence[Piece], *, opener: Opener, ino: int, is_simple: bool
 ) -> tuple[Closing, Image | None, Exception | None]:
     """Give what a close means, the image that it made, and the error that kept it from making one."""
-    if piece is not None:
-        upload.write_at(*piece)
+    write_all(upload.write_run, pieces)
     verdict = closing(opener, ino)
     if is_simple and (verdict in _PUBLISHING or (verdict is Closing.UNKNOWN and upload.is_written)):
         try:
