@@ -71,7 +71,7 @@ class Publisher:
         """Give the file of an upload, which this inode is to stand for if none does yet."""
         file = self._files.get(upload.key)
         if file is None:
-            window = WriteWindow(bridge=self._bridge, write_run=upload.write_run)
+            window = WriteWindow(bridge=self._bridge, write_at=upload.write_at)
             file = self._files[upload.key] = StagedFile(upload=upload, inode=inode, window=window)
             self._inodes.bind(f"staged:{upload.key}", inode)
             inode.kind = EntryKind.STAGED
@@ -286,7 +286,7 @@ def _close(
     tree: ImageTree, upload: StagedUpload, pieces: Sequence[Piece], *, opener: Opener, ino: int, is_simple: bool
 ) -> tuple[Closing, Image | None, Exception | None]:
     """Give what a close means, the image that it made, and the error that kept it from making one."""
-    write_all(upload.write_run, pieces)
+    write_all(upload.write_at, pieces)
     verdict = closing(opener, ino)
     if is_simple and (verdict in _PUBLISHING or (verdict is Closing.UNKNOWN and upload.is_written)):
         try:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -154,29 +153,22 @@ class StagedUpload:
     # ---- bytes
 
     def write_at(self, offset: int, data: bytes | memoryview) -> int:
-        """Write all of it at any place, and give how much that was. Raises as `write_run` does."""
-        return self.write_run(offset, [data])
-
-    def write_run(self, offset: int, pieces: Sequence[bytes | memoryview]) -> int:
-        """Write all of these, one behind the other, at any place, and give how much that was.
+        """Write all of it at any place, and give how much that was.
 
         Raises StoreFull and UploadTooLarge at once, StoreUnavailable; ImmutableImage once it is an image.
         """
-        size = sum(map(len, pieces))
         with self._changed:
             self._check_writable()
-            check_size_allowed(offset + size, most=self._surroundings.max_upload)
+            check_size_allowed(offset + len(data), most=self._surroundings.max_upload)
             self._writers += 1
             self._checksum.begin_write(offset)
         end = offset
         try:
             with border(_STORE, "writing"):
                 # Nearly always one call writes everything.
-                end += os.pwritev(self._descriptor, pieces, end)
-                if end - offset < size:
-                    for place, data in _placed(offset, pieces):
-                        while place <= end < place + len(data):
-                            end += os.pwrite(self._descriptor, data[end - place :], end)
+                end += os.pwrite(self._descriptor, data, end)
+                while end - offset < len(data):
+                    end += os.pwrite(self._descriptor, data[end - offset :], end)
         finally:
             self._checksum.end_write(offset, end)
             with self._changed:
@@ -186,7 +178,7 @@ class StagedUpload:
                 self._written_at = time.time_ns()
                 self._changed.notify_all()
         self._start_writing(end)
-        return size
+        return len(data)
 
     def truncate(self, size: int) -> None:
         """Give it this size; what it grows by is a hole. Raises as `write_at` does."""
@@ -295,9 +287,3 @@ class StagedUpload:
             self._surroundings.disk.start_writing(self._descriptor, start, end)
         elif end < self._started:
             self._started = end
-
-
-def _placed(offset: int, pieces: Sequence[bytes | memoryview]) -> Iterator[tuple[int, bytes | memoryview]]:
-    for data in pieces:
-        yield offset, data
-        offset += len(data)

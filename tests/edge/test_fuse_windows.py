@@ -3,7 +3,7 @@
 
 import os
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -159,7 +159,7 @@ def test_writes_at_any_offset_arrive_as_if_each_had_been_made_at_once(seed: int)
         return len(data)
 
     async def work(bridge: Bridge) -> None:
-        window = WriteWindow(bridge=bridge, write_run=lambda offset, run: put(stored, offset, b"".join(run)))
+        window = WriteWindow(bridge=bridge, write_at=lambda offset, data: put(stored, offset, data))
         offset = 0
         for _ in range(300):
             if chance.random() < 0.3:
@@ -182,12 +182,12 @@ def test_writes_at_any_offset_arrive_as_if_each_had_been_made_at_once(seed: int)
 def test_small_writes_in_a_run_become_few_large_ones() -> None:
     sizes: list[int] = []
 
-    def write_run(_: int, run: Sequence[bytes | memoryview]) -> int:
-        sizes.extend(map(len, run))
-        return sum(map(len, run))
+    def write_at(_: int, data: bytes | memoryview) -> int:
+        sizes.append(len(data))
+        return len(data)
 
     async def work(bridge: Bridge) -> None:
-        window = WriteWindow(bridge=bridge, write_run=write_run)
+        window = WriteWindow(bridge=bridge, write_at=write_at)
         for number in range(1024):
             await window.put(number * 4096, bytes(4096))
         await window.drain()
@@ -197,11 +197,11 @@ def test_small_writes_in_a_run_become_few_large_ones() -> None:
 
 
 def test_a_write_that_failed_after_it_was_accepted_is_told_from_then_on() -> None:
-    def write_run(_offset: int, _run: Sequence[bytes | memoryview]) -> int:
+    def write_at(_offset: int, _data: bytes | memoryview) -> int:
         raise StoreFull("no room")
 
     async def work(bridge: Bridge) -> None:
-        window = WriteWindow(bridge=bridge, write_run=write_run)
+        window = WriteWindow(bridge=bridge, write_at=write_at)
         await window.put(0, b"lost")
         for _ in range(2):
             with pytest.raises(StoreFull):

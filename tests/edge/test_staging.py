@@ -140,7 +140,7 @@ def test_space_and_limits_are_told_where_the_writer_looks(tmp_path: Path, monkey
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "pwritev", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(StoreFull):
         upload.write_at(0, b"x")
     monkeypatch.undo()
@@ -148,20 +148,6 @@ def test_space_and_limits_are_told_where_the_writer_looks(tmp_path: Path, monkey
     upload.write_at(0, b"x")
     assert upload.seal().checksum == checksum_of(b"x")
     staging.close()
-
-
-def test_what_the_system_writes_in_part_is_written_to_its_end(
-    staging: Staging, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pieces = [bytes([number]) * 1000 for number in range(5)]
-    write_some = os.pwritev
-    monkeypatch.setattr(
-        os, "pwritev", lambda descriptor, run, place: write_some(descriptor, [run[0], run[1][:7]], place)
-    )
-    upload = staging.create("a")
-    assert upload.write_run(3, pieces) == 5000
-    assert upload.read_at(0, 6000) == bytes(3) + b"".join(pieces)
-    assert upload.seal().checksum == checksum_of(bytes(3) + b"".join(pieces))
 
 
 def test_a_sealed_file_takes_no_writes_until_it_is_unsealed(staging: Staging) -> None:
