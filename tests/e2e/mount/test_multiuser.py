@@ -415,5 +415,5 @@ def test_everything_that_was_looked_up_is_forgotten_once_the_kernel_has(mount: M
         assert person.does(inodes, at=mount.point) > 40
     Path("/proc/sys/vm/drop_caches").write_text("2")
     for person in (ALICE, BOB):
-        eventually(lambda person=person: person.does(inodes, at=mount.point) < 40)  # type: ignore[misc]  # bound
+        eventually(lambda person=person: person.does(inodes, at=mount.point) < 40)  # type: ignore[misc]  # mypy infers no default
         assert person.does(lambda: len([name for name in names() if "many-" in name]), at=mount.point) == 40
