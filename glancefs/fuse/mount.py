@@ -33,6 +33,7 @@ from glancefs.fuse.inodes import Inodes
 from glancefs.fuse.notices import Kernel
 from glancefs.fuse.operations import Operations
 from glancefs.fuse.options import MountOptions
+from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.statistics import Statistics
 from glancefs.tree import ImageTree
@@ -98,6 +99,7 @@ class Session:
                 statistics=self._statistics,
                 settle_after=self._options.settle,
             )
+            passthrough = Passthrough(is_wanted=self._options.passthrough)
             watcher = Watcher(tree=self._tree, bridge=bridge, inodes=inodes, kernel=kernel, statistics=self._statistics)
             operations = Operations(
                 tree=self._tree,
@@ -106,12 +108,14 @@ class Session:
                 publisher=publisher,
                 watcher=watcher,
                 appearance=self._appearance(),
+                passthrough=passthrough,
                 statistics=self._statistics,
                 read_only=self._options.read_only,
             )
             async with self._mounted(operations):
                 kernel.attach()
-                await self._answer(bridge, watcher)
+                with passthrough.offered():
+                    await self._answer(bridge, watcher, passthrough, kernel)
             await operations.files.finish()
 
     @asynccontextmanager
@@ -127,7 +131,7 @@ class Session:
         finally:
             pyfuse3.close()
 
-    async def _answer(self, bridge: Bridge, watcher: Watcher) -> None:
+    async def _answer(self, bridge: Bridge, watcher: Watcher, passthrough: Passthrough, kernel: Kernel) -> None:
         async with trio.open_nursery() as nursery:
 
             async def main() -> None:
@@ -138,9 +142,11 @@ class Session:
             nursery.start_soon(watcher.run)
             # Returns once the kernel's first request is answered.
             await bridge.look(os.statvfs, self._point)
+            passthrough.accept(kernel.device)
             self._read_ahead()
             nursery.start_soon(self._heed_signals)
             self._ready()
+            passthrough.tell()
 
     def _appearance(self) -> Appearance:
         said = self._options
