@@ -16,10 +16,10 @@ import fcntl
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Final
 
 _EXITING: Final = 0x4
@@ -31,6 +31,11 @@ _FLAGS_FIELD: Final = 6
 _IGNORED_FIELD: Final = 30
 _CAUGHT_FIELD: Final = 31
 _MOST_CHILDREN: Final = 64
+_SMALL: Final = 512
+_PAGE: Final = 4096
+"""In bytes: proc(5) gives a text of this size in one piece."""
+_NUMBERS_LAST: Final = 2.0
+"""Seconds within which the system does not come round to a process number again."""
 
 # PIDFD_GET_INFO of linux/pidfd.h, since Linux 6.15 with the exit status, also of a process that was waited for.
 _INFORMATION_SIZE: Final = 64
@@ -62,17 +67,22 @@ class Opener:
     """The process that opened a file; 0 for one of another pid namespace, of which nothing can be known."""
 
     pid: int
+    latest: bytes = b""
+    """The number of the process that the system had begun last, when the file was opened; empty: unknown."""
+    until: float = 0.0
+    """Up to which time of the monotonic clock the same number means that no process was begun since."""
+
+    @property
+    def is_childless(self) -> bool:
+        """Whether it can't have begun a child since it opened the file, so that nobody has inherited it."""
+        return bool(self.latest) and time.monotonic() < self.until and _latest() == self.latest
 
 
 def opener_of(task: int) -> Opener:
     """Find the process that a task of a request belongs to; FUSE gives the id of the thread."""
-    try:
-        for line in Path(f"/proc/{task}/status").read_bytes().splitlines():
-            if line.startswith(b"Tgid:"):
-                return Opener(pid=int(line.split()[1]))
-    except OSError:
-        pass
-    return Opener(pid=task)
+    known = _content(f"/proc/{task}/status").partition(b"\nTgid:")[2]
+    pid = int(known.split(None, 1)[0]) if known else task
+    return Opener(pid=pid, latest=_latest(), until=time.monotonic() + _NUMBERS_LAST)
 
 
 def closing(opener: Opener, ino: int) -> Closing:
@@ -84,7 +94,9 @@ def closing(opener: Opener, ino: int) -> Closing:
     if task.flags & _SIGNALED:
         return Closing.KILLED
     try:
-        if _has_open(opener.pid, ino) or any(_has_open(child, ino) for child in _children(opener.pid)):
+        # Looking for children asks each thread of a process; nearly always there can't be any.
+        children = () if opener.is_childless else _children(opener.pid)
+        if _has_open(opener.pid, ino) or any(_has_open(child, ino) for child in children):
             return Closing.NOT_LAST
     except PermissionError:
         return Closing.UNKNOWN
@@ -138,9 +150,8 @@ class _Task:
 
 
 def _task(pid: int) -> _Task | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    text = _content(f"/proc/{pid}/stat", _PAGE)
+    if not text:
         return None
     fields = text.rpartition(b")")[2].split()
     return _Task(
@@ -159,14 +170,19 @@ def _has_open(pid: int, ino: int) -> bool:
     return any(wanted in _content(f"{folder}/{name}") for name in names)
 
 
-def _content(path: str) -> bytes:
+def _latest() -> bytes:
+    """Give the number of the process or thread that was begun last (pid_namespaces(7)); empty where nobody says."""
+    return _content("/proc/sys/kernel/ns_last_pid")
+
+
+def _content(path: str, size: int = _SMALL) -> bytes:
     # os.open instead of open(): a busy process has thousands of descriptors.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
     try:
-        return os.read(descriptor, 512)
+        return os.read(descriptor, size)
     except OSError:
         return b""
     finally:

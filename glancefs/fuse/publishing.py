@@ -286,11 +286,13 @@ def _close(
 ) -> tuple[Closing, Image | None, Exception | None]:
     """Give what a close means, the image that it made, and the error that kept it from making one."""
     if piece is not None:
-        upload.write_at(*piece)
+        upload.write_at(*piece, is_noted=False)
     verdict = closing(opener, ino)
     if is_simple and (verdict in _PUBLISHING or (verdict is Closing.UNKNOWN and upload.is_written)):
         try:
             return verdict, tree.publish(upload), None
         except (GlancefsError, OSError) as error:
             return verdict, None, error
+    if piece is not None:
+        upload.note()
     return verdict, None, None
