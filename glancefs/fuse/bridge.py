@@ -196,19 +196,19 @@ class Bridge:
         self._nursery.start_soon(work)
 
     async def _look(self, lane: _Lane, work: Callable[[], T]) -> T:
-        self._statistics.hops += 1
-        job = _Job(work, is_change=False)
-        with trio.fail_after(self.deadlines.look):
-            lane.begin(job)
-            return await job.outcome()
+        return await self._carry(lane, _Job(work, is_change=False), self.deadlines.look)
 
     async def _change(self, lane: _Lane, work: Callable[[], T], deadline: float) -> T:
-        self._statistics.hops += 1
         self._changes.count(1)
-        job = _Job(work, is_change=True)
-        with trio.fail_after(deadline):
-            lane.begin(job)
+        return await self._carry(lane, _Job(work, is_change=True), deadline)
+
+    async def _carry(self, lane: _Lane, job: _Job[T], deadline: float) -> T:
+        self._statistics.hops += 1
+        lane.begin(job)
+        # `trio.fail_after` is this and two generators.
+        with trio.CancelScope(deadline=trio.current_time() + deadline):
             return await job.outcome()
+        raise trio.TooSlowError
 
 
 @asynccontextmanager

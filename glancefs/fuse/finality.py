@@ -17,7 +17,7 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -67,6 +67,8 @@ class Opener:
     """The process that opened a file; 0 for one of another pid namespace, of which nothing can be known."""
 
     pid: int
+    name: str = ""
+    """By which file name it did; empty: unknown."""
     latest: bytes = b""
     """The number of the process that the system had begun last, when the file was opened; empty: unknown."""
     until: float = 0.0
@@ -78,15 +80,18 @@ class Opener:
         return bool(self.latest) and time.monotonic() < self.until and _latest() == self.latest
 
 
-def opener_of(task: int) -> Opener:
+def opener_of(task: int, name: str = "") -> Opener:
     """Find the process that a task of a request belongs to; FUSE gives the id of the thread."""
     known = _content(f"/proc/{task}/status").partition(b"\nTgid:")[2]
     pid = int(known.split(None, 1)[0]) if known else task
-    return Opener(pid=pid, latest=_latest(), until=time.monotonic() + _NUMBERS_LAST)
+    return Opener(pid=pid, name=name, latest=_latest(), until=time.monotonic() + _NUMBERS_LAST)
 
 
-def closing(opener: Opener, ino: int) -> Closing:
-    """Tell what a close of the file with this inode number means, asked while the close waits for its answer."""
+def closing(opener: Opener, ino: int, name: str = "") -> Closing:
+    """Tell what a close of the file with this inode number means, asked while the close waits for its answer.
+
+    ``name`` is what the file is called by now; empty: unknown.
+    """
     task = _task(opener.pid) if opener.pid else None
     if task is None:
         # It is gone, with a child or a receiver of the descriptor as the last to close.
@@ -96,7 +101,8 @@ def closing(opener: Opener, ino: int) -> Closing:
     try:
         # Looking for children asks each thread of a process; nearly always there can't be any.
         children = () if opener.is_childless else _children(opener.pid)
-        if _has_open(opener.pid, ino) or any(_has_open(child, ino) for child in children):
+        names = (opener.name, name) if opener.name and name else ()
+        if _has_open(opener.pid, ino, names) or any(_has_open(child, ino, names) for child in children):
             return Closing.NOT_LAST
     except PermissionError:
         return Closing.UNKNOWN
@@ -159,15 +165,33 @@ def _task(pid: int) -> _Task | None:
     )
 
 
-def _has_open(pid: int, ino: int) -> bool:
-    """Say whether a process has a file of this number open: ours are hashes of 62 bits, which no other system has."""
+def _has_open(pid: int, ino: int, names: Collection[str]) -> bool:
+    """Say whether a process has a file of this number open: ours are hashes of 62 bits, which no other system has.
+
+    Only those under one of these names are looked at, which the kernel knows from the open and from renames; all, if
+    there are none.
+    """
     folder = f"/proc/{pid}/fdinfo"
     wanted = b"ino:\t%d\n" % ino
     try:
-        names = os.listdir(folder)  # noqa: PTH208 - names are enough, and a busy process has thousands
+        numbers = os.listdir(folder)  # noqa: PTH208 - names are enough, and a busy process has thousands
     except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
         return False
-    return any(wanted in _content(f"{folder}/{name}") for name in names)
+    if names:
+        numbers = [number for number in numbers if _can_be(f"/proc/{pid}/fd/{number}", names)]
+    return any(wanted in _content(f"{folder}/{number}") for number in numbers)
+
+
+def _can_be(descriptor: str, names: Collection[str]) -> bool:
+    """Say whether an open file can have one of these names. One look, where its number takes three."""
+    try:
+        path = os.readlink(descriptor)  # noqa: PTH115 - a busy process has thousands
+    except FileNotFoundError:
+        return False
+    except OSError:
+        # Such as a path that is too long.
+        return True
+    return path.rpartition("/")[2].removesuffix(" (deleted)") in names
 
 
 def _latest() -> bytes:

@@ -225,6 +225,8 @@ class StagedUpload:
 
     def allocated(self) -> int:
         """Give the bytes that it takes on the disk. Raises StoreUnavailable."""
+        if not self._is_written:
+            return 0
         with border(_STORE, "looking at a file"):
             return os.fstat(self._descriptor).st_blocks * 512
 

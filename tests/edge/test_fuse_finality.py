@@ -105,6 +105,25 @@ def test_a_child_that_was_begun_after_the_opening_is_found(tmp_path: Path) -> No
         process.wait(20)
 
 
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(("file", "file"), Closing.NOT_LAST), (("old", "file"), Closing.NOT_LAST), (("other", "another"), Closing.LAST)],
+)
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_only_files_of_its_names_are_looked_at(
+    names: tuple[str, str], expected: Closing, *, is_removed: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    ino = path.stat().st_ino
+    with shell('exec 3>"$1"; echo ok; read line', path) as process:
+        if is_removed:
+            path.unlink()
+        then, now = names
+        assert closing(opener_of(process.pid, then), ino, now) is expected
+        assert closing(opener_of(process.pid), ino, now) is Closing.NOT_LAST
+
+
 def test_nobody_looks_for_children_where_there_can_be_none() -> None:
     here = opener_of(os.getpid())
     unknown = replace(here, latest=b"")
