@@ -289,4 +289,5 @@ def _stage(tree: ImageTree, entry: Entry, task: int, *, truncate: bool) -> tuple
 
 
 def _create(tree: ImageTree, path: str, task: int, *, has_folder: bool) -> tuple[StagedUpload, Opener]:
-    return tree.create(path, has_folder=has_folder), opener_of(task)
+    # What was there before may have got another name elsewhere, which the kernel has not heard of.
+    return tree.create(path, has_folder=has_folder), opener_of(task, path.rpartition("/")[2])
