@@ -27,8 +27,14 @@ SECONDS = 60.0
 NOBODY = "nobody"
 _CHANGED = (Path("/usr"), Path("/etc"))
 
+# What others have mounted is let go first: here it would go on when they unmount it, and their daemons wait for that.
 _SETUP = """
 set -e
+findmnt -rn -o TARGET,FSTYPE | while read -r point type; do
+    case "$point $type" in
+        /tmp/*|*" fuse"*) umount -c -i -l "$(printf %b "$point")" || true ;;
+    esac
+done
 mount -t tmpfs -o mode=755 apart /mnt
 over() {
     mkdir -p "/mnt/.over$1/up" "/mnt/.over$1/work"

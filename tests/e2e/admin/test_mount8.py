@@ -202,9 +202,6 @@ def test_a_plain_user_mounts_by_a_line_of_fstab_that_says_so(apart: Apart, own_p
     assert apart.run("umount", point, user="daemon", expect=32).err
     apart.run("umount", point, user=NOBODY)
     assert apart.mounted(point) is None
-    apart.write(Path("/etc/fstab"), f"{data} {point} glancefs noauto 0 0\n")
-    assert apart.run("mount", point, user=NOBODY, expect=None).returncode != 0
-    assert apart.mounted(point) is None
 
 
 def test_a_plain_user_mounts_without_fstab_and_lets_nobody_in(apart: Apart, own_place: Place) -> None:
