@@ -19,6 +19,8 @@ import click
 from glancefs import __version__
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.sweeping import FirstSweep
+from glancefs.cli.watchdog import Watchdog
+from glancefs.config import notify_address, watchdog_seconds
 from glancefs.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -55,6 +57,12 @@ def serve(said: Said, *, listen: str | None, workers: int | None, insecure: bool
     set_up_logging(log_level)
     serving = _Serving(config)
     gateway = config.gateway
+    watchdog = Watchdog(address=notify_address(), seconds=watchdog_seconds())
+
+    def ready(url: str) -> None:
+        watchdog.announce(url)
+        _announce(config, url)
+
     server = Server(
         app_factory=serving.start,
         listen=str(gateway.listen),
@@ -64,10 +72,11 @@ def serve(said: Said, *, listen: str | None, workers: int | None, insecure: bool
         limits=_limits(gateway),
         shutdown_timeout=gateway.shutdown_timeout,
         observer=serving.metrics.observe,
-        ready=lambda url: _announce(config, url),
+        ready=ready,
         on_exit=lambda _: serving.stop(),
     )
-    return server.run()
+    with watchdog:
+        return server.run()
 
 
 class _Serving:

@@ -85,7 +85,13 @@ class Session:
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
         _keep_buffers()
-        trio.run(self._serve)
+        try:
+            trio.run(self._serve)
+        except BaseExceptionGroup as group:
+            # trio tells of what ended its tasks; whoever mounts wants the one sentence.
+            if (refused := group.subgroup(ConfigError)) is None:
+                raise
+            raise _first(refused) from None
 
     async def _serve(self) -> None:
         async with open_bridge(statistics=self._statistics, deadlines=self._deadlines) as bridge:
@@ -166,7 +172,7 @@ class Session:
             Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(str(self._options.read_ahead))
         except OSError as error:
             # Only root may; the mount is slower without, and right.
-            _log.info("read-ahead stays as it is: %s", error)
+            _log.debug("read-ahead stays as it is: %s", error)
 
     async def _heed_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as arrived:
@@ -196,6 +202,11 @@ class Session:
         if patience.cancelled_caught:
             _log.warning("Somebody still has files of %s open; it is detached.", self._point)
         pyfuse3.terminate()
+
+
+def _first(group: BaseExceptionGroup[ConfigError]) -> BaseException:
+    [error, *_] = group.exceptions
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _keep_buffers() -> None:

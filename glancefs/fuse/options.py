@@ -141,7 +141,7 @@ def read_options(texts: Iterable[str]) -> MountOptions:
             said[name] = _value(name, value)
         elif word in _LIBFUSE:
             passed.add(word)
-        elif word == "user" or word in _SWALLOWED or word.startswith(_SWALLOWED_PREFIXES):
+        elif _is_swallowed(word):
             continue
         else:
             raise ConfigError(_unknown(word))
@@ -154,15 +154,31 @@ def read_options(texts: Iterable[str]) -> MountOptions:
     return replace(MountOptions(), **said, libfuse=frozenset(passed))
 
 
+def known_options(texts: Iterable[str]) -> Iterator[str]:
+    """Give those of the options that there are, for who wants the others passed over (``-s`` of mount(8))."""
+    for word in _words(texts):
+        name, equals, _ = word.partition("=")
+        if word in _FLAGS or word in _LIBFUSE or (name in _OURS and equals) or _is_swallowed(word):
+            yield word.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _is_swallowed(word: str) -> bool:
+    return word == "user" or word in _SWALLOWED or word.startswith(_SWALLOWED_PREFIXES)
+
+
 def _words(texts: Iterable[str]) -> Iterator[str]:
-    """Split at commas; a backslash in front of a comma makes it part of a value, as fstab(5) users expect."""
+    """Split at commas; one behind a backslash, or between double quotes as mount(8) has them, is part of a value."""
     for text in texts:
         word = ""
-        escaped = False
+        escaped = quoted = False
         for letter in text:
             if escaped:
                 word += letter if letter in ",\\" else f"\\{letter}"
                 escaped = False
+            elif letter == '"' and (quoted or word.endswith("=")):
+                quoted = not quoted
+            elif quoted:
+                word += letter
             elif letter == "\\":
                 escaped = True
             elif letter == ",":

@@ -87,6 +87,17 @@ def _namespaces_work() -> bool:
     return subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False, timeout=60).returncode == 0
 
 
+def _machine_apart_works() -> bool:
+    if os.geteuid() != 0 or any(tool(name) is None for name in ("unshare", "nsenter", "setpriv", "findmnt")):
+        return False
+    # Not in every container, even as root, and not with every kernel.
+    script = (
+        "mount -t tmpfs t /mnt && cd /mnt && mkdir a b && mount -t overlay -o lowerdir=/etc,upperdir=a,workdir=b o /etc"
+    )
+    command = ["unshare", "--mount", "--pid", "--fork", "--propagation", "private", "sh", "-c", script]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+
+
 def registered(capabilities: Iterable[Capability]) -> Mapping[str, Capability]:
     """Capabilities by name; a name given twice is an error."""
     table: dict[str, Capability] = {}
@@ -104,6 +115,7 @@ CAPABILITIES = registered(
         Capability(
             name="apache", present=lambda: tool("apache2") is not None, source="apache2, which `make bench` unpacks"
         ),
+        Capability(name="apart", present=_machine_apart_works, source="a run as root, with namespaces and overlayfs"),
         _command("bindfs", "bindfs, which `make bench` installs"),
         _command("cadaver", "cadaver"),
         _command("curl", "curl"),
