@@ -30,6 +30,7 @@ from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.windows import Piece, WriteWindow
 from glancefs.model import Image
+from glancefs.reporting import Transfer
 from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree import Entry, EntryKind, ImageTree
 from glancefs.tree.entries import image_entry, image_key
@@ -63,6 +64,7 @@ class Publisher:
         self._statistics: Final = statistics
         self._settle_after: Final = settle_after
         self._files: Final[dict[str, StagedFile]] = {}
+        statistics.under_way = self._under_way
 
     # ---- the files
 
@@ -213,7 +215,12 @@ class Publisher:
         entry = image_entry(inode.path, image, is_changeable=True)
         self._inodes.refresh(inode, entry, allocated=file.upload.allocated())
         self._statistics.published += 1
+        self._statistics.ended.append(file.transfer("done"))
         return notices
+
+    def _under_way(self) -> list[Transfer]:
+        # Copied in one step: this is asked by another thread.
+        return [file.transfer() for file in list(self._files.values()) if file.writers and file.is_staged]
 
     async def finish(self) -> None:
         """Publish everything that is complete; what is still being written stays staged. Errors go to the log."""
@@ -237,6 +244,7 @@ class Publisher:
         if not file.is_staged:
             return
         file.window.drop()
+        self._statistics.ended.append(file.transfer("failed"))
         try:
             await self._bridge.write(self._tree.abort, file.upload, reason)
         except (GlancefsError, OSError, trio.TooSlowError) as error:

@@ -12,9 +12,15 @@ import json
 import os
 import resource
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
+
+from glancefs.reporting import Sample, Transfer
+
+_TOLD: Final = 100
+"""How many files are kept that were written, for who asks for them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,6 +46,15 @@ class Statistics:
     inodes: int = 0
     published: int = 0
     invalidated: int = 0
+    under_way: Callable[[], Sequence[Transfer]] = tuple
+    """Tells which files are being written."""
+    ended: deque[Transfer] = field(default_factory=lambda: deque(maxlen=_TOLD))
+    """Files that were written, until `sample` takes them."""
+
+    def sample(self) -> Sample:
+        """Give what the mount is doing, and what has ended since this was asked before; for one asker."""
+        ended = [self.ended.popleft() for _ in range(len(self.ended))]
+        return Sample(under_way=self.under_way(), ended=ended, read=self.bytes_read, written=self.bytes_written)
 
     def numbers(self) -> Mapping[str, object]:
         """Give all of them, by name."""
