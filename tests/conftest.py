@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.support.images",
     "tests.support.keystone",
     "tests.support.mounting",
+    "tests.support.apart",
     "tests.support.cli",
     "tests.support.databases",
     "tests.support.rest",

@@ -65,9 +65,17 @@ class Place(click.Path):
 @click.option(
     "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged at the least."
 )
+@click.option("--check", is_flag=True, help="Say what is wrong with all this, if anything is, and mount nothing.")
 @pass_said
 def mount(
-    said: Said, *, source: Path, mountpoint: Path, said_options: tuple[str, ...], foreground: bool, log_level: str
+    said: Said,
+    *,
+    source: Path,
+    mountpoint: Path,
+    said_options: tuple[str, ...],
+    foreground: bool,
+    log_level: str,
+    check: bool,
 ) -> None:
     """Show the images of SOURCE, a data folder or a configuration file, as files at MOUNTPOINT.
 
@@ -82,6 +90,8 @@ def mount(
     config = _config(source, options)
     point = place_of(mountpoint)
     check_free(point)
+    if check:
+        return
     label = str(source.absolute())
 
     def serve(ready: Callable[[], None]) -> None:

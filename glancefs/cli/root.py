@@ -108,6 +108,7 @@ class LazyGroup(click.Group):
         "user": "users:users",
         "config": "configuration:configuration",
         "completion": "completion:completion",
+        "install-helpers": "installing:install_helpers",
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -20,6 +20,8 @@ import click
 from glancefs import __version__
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.sweeping import FirstSweep
+from glancefs.cli.watchdog import Watchdog
+from glancefs.config import notify_address, watchdog_seconds
 from glancefs.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -54,7 +56,15 @@ def serve(said: Said, *, listen: str | None, workers: int | None, insecure: bool
     config = said.load({"gateway.listen": listen, "gateway.workers": workers})
     refuse_open_door(config, is_insecure=insecure)
     set_up_logging(log_level)
-    return make_server(config, ready=lambda url: _announce(config, url)).run()
+    watchdog = Watchdog(address=notify_address(), seconds=watchdog_seconds())
+
+    def ready(url: str) -> None:
+        watchdog.announce(url)
+        _announce(config, url)
+
+    server = make_server(config, ready=ready)
+    with watchdog:
+        return server.run()
 
 
 def make_server(config: Config, *, ready: Callable[[str], None], reporter: Reporter | None = None) -> Server:

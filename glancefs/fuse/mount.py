@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyfuse3
 import trio
@@ -31,8 +31,9 @@ from glancefs.fuse.attributes import Appearance
 from glancefs.fuse.bridge import Bridge, Deadlines, open_bridge
 from glancefs.fuse.notices import Kernel
 from glancefs.fuse.options import MountOptions
+from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.statistics import Statistics
-from glancefs.fuse.views import TreePerUser, View, Views, open_view
+from glancefs.fuse.views import Shared, TreePerUser, View, Views, open_view
 from glancefs.tree import ImageTree
 
 _log = logging.getLogger(__name__)
@@ -83,28 +84,35 @@ class Session:
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
         _keep_buffers()
-        trio.run(self._serve)
+        try:
+            trio.run(self._serve)
+        except BaseExceptionGroup as group:
+            # trio tells of what ended its tasks; whoever mounts wants the one sentence.
+            if (refused := group.subgroup(ConfigError)) is None:
+                raise
+            raise _first(refused) from None
 
     async def _serve(self) -> None:
         async with open_bridge(statistics=self._statistics, deadlines=self._deadlines) as bridge:
-            kernel = Kernel()
-            view = await self._view(bridge, kernel)
+            kernel, passthrough = Kernel(), Passthrough(is_wanted=self._options.passthrough)
+            view = await self._view(bridge, kernel, passthrough)
             async with self._mounted(view.operations):
                 kernel.attach()
-                await self._answer(bridge, view)
+                with passthrough.offered():
+                    await self._answer(bridge, view, passthrough, kernel)
             await view.finish()
 
-    async def _view(self, bridge: Bridge, kernel: Kernel) -> View | Views:
-        shared: dict[str, Any] = {
-            "bridge": bridge,
-            "kernel": kernel,
-            "statistics": self._statistics,
-            "options": self._options,
-            "appearance": self._appearance(),
-        }
+    async def _view(self, bridge: Bridge, kernel: Kernel, passthrough: Passthrough) -> View | Views:
+        shared = Shared(
+            bridge=bridge,
+            kernel=kernel,
+            passthrough=passthrough,
+            options=self._options,
+            appearance=self._appearance(),
+        )
         if not isinstance(self._tree, TreePerUser):
-            return await open_view(self._tree, **shared, numbers=count(1))
-        views = Views(trees=self._tree, **shared)
+            return await open_view(self._tree, shared, statistics=self._statistics, numbers=count(1))
+        views = Views(self._tree, shared, statistics=self._statistics)
         await views.begin()
         return views
 
@@ -121,7 +129,7 @@ class Session:
         finally:
             pyfuse3.close()
 
-    async def _answer(self, bridge: Bridge, view: View | Views) -> None:
+    async def _answer(self, bridge: Bridge, view: View | Views, passthrough: Passthrough, kernel: Kernel) -> None:
         async with trio.open_nursery() as nursery:
 
             async def main() -> None:
@@ -132,9 +140,11 @@ class Session:
             nursery.start_soon(view.watch)
             # Returns once the kernel's first request is answered.
             await bridge.look(os.statvfs, self._point)
+            passthrough.accept(kernel.device)
             self._read_ahead()
             nursery.start_soon(self._heed_signals)
             self._ready()
+            passthrough.tell()
 
     def _appearance(self) -> Appearance:
         said = self._options
@@ -154,7 +164,7 @@ class Session:
             Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(str(self._options.read_ahead))
         except OSError as error:
             # Only root may; the mount is slower without, and right.
-            _log.info("read-ahead stays as it is: %s", error)
+            _log.debug("read-ahead stays as it is: %s", error)
 
     async def _heed_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as arrived:
@@ -184,6 +194,11 @@ class Session:
         if patience.cancelled_caught:
             _log.warning("Somebody still has files of %s open; it is detached.", self._point)
         pyfuse3.terminate()
+
+
+def _first(group: BaseExceptionGroup[ConfigError]) -> BaseException:
+    [error, *_] = group.exceptions
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _keep_buffers() -> None:

@@ -135,12 +135,19 @@ class Publisher:
     async def _close(self, writer: Writer) -> tuple[Closing, Image | None]:
         """Write what is left, find out what the close means, and nearly always publish, all in one crossing."""
         file = writer.file
-        ino = file.inode.ino
+        ino, name = file.inode.ino, file.inode.path.rpartition("/")[2]
         try:
             async with file.window.rest() as piece:
                 is_simple = file.writers == 1 and not writer.is_read_write
                 work = partial(
-                    _close, self._tree, file.upload, piece, opener=writer.opener, ino=ino, is_simple=is_simple
+                    _close,
+                    self._tree,
+                    file.upload,
+                    piece,
+                    opener=writer.opener,
+                    ino=ino,
+                    name=name,
+                    is_simple=is_simple,
                 )
                 verdict, image, failure = await self._bridge.write(work, size=file.size)
         except (GlancefsError, OSError) as error:
@@ -290,15 +297,24 @@ class _Watched:
 
 
 def _close(
-    tree: ImageTree, upload: StagedUpload, piece: Piece | None, *, opener: Opener, ino: int, is_simple: bool
+    tree: ImageTree,
+    upload: StagedUpload,
+    piece: Piece | None,
+    *,
+    opener: Opener,
+    ino: int,
+    name: str,
+    is_simple: bool,
 ) -> tuple[Closing, Image | None, Exception | None]:
     """Give what a close means, the image that it made, and the error that kept it from making one."""
     if piece is not None:
-        upload.write_at(*piece)
-    verdict = closing(opener, ino)
+        upload.write_at(*piece, is_noted=False)
+    verdict = closing(opener, ino, name)
     if is_simple and (verdict in _PUBLISHING or (verdict is Closing.UNKNOWN and upload.is_written)):
         try:
             return verdict, tree.publish(upload), None
         except (GlancefsError, OSError) as error:
             return verdict, None, error
+    if piece is not None:
+        upload.note()
     return verdict, None, None

@@ -41,6 +41,8 @@ class Statistics:
     """Times that work was handed to a thread."""
     open_files: int = 0
     open_folders: int = 0
+    passed_through: int = 0
+    """Opens after which the kernel reads by itself; what it reads so is counted nowhere here."""
     inodes: int = 0
     published: int = 0
     invalidated: int = 0
@@ -75,6 +77,7 @@ class Statistics:
             "hops": self.hops,
             "open_files": self.open_files,
             "open_folders": self.open_folders,
+            "passed_through": self.passed_through,
             "inodes": self.inodes,
             "published": self.published,
             "invalidated": self.invalidated,

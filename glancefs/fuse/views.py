@@ -23,7 +23,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ from glancefs.fuse.inodes import Inodes
 from glancefs.fuse.notices import Kernel
 from glancefs.fuse.operations import Operations
 from glancefs.fuse.options import MountOptions
+from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.users import Users
@@ -79,17 +80,20 @@ class TreePerUser:
     make_tree: MakeTree
 
 
-async def open_view(
-    tree: ImageTree,
-    *,
-    bridge: Bridge,
-    kernel: Kernel,
-    statistics: Statistics,
-    options: MountOptions,
-    appearance: Appearance,
-    numbers: Iterator[int],
-) -> View:
-    """Make a view of a tree."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What the views of one mount have in common."""
+
+    bridge: Bridge
+    kernel: Kernel
+    passthrough: Passthrough
+    options: MountOptions
+    appearance: Appearance
+
+
+async def open_view(tree: ImageTree, shared: Shared, *, statistics: Statistics, numbers: Iterator[int]) -> View:
+    """Make a view of a tree; ``numbers`` are those of its handles."""
+    bridge, kernel = shared.bridge, shared.kernel
     inodes = Inodes(statistics=statistics)
     inodes.refresh(inodes.root, await bridge.look(tree.lookup, ""), allocated=0)
     publisher = Publisher(
@@ -98,7 +102,7 @@ async def open_view(
         inodes=inodes,
         kernel=kernel,
         statistics=statistics,
-        settle_after=options.settle,
+        settle_after=shared.options.settle,
     )
     watcher = Watcher(tree=tree, bridge=bridge, inodes=inodes, kernel=kernel, statistics=statistics)
     operations = Operations(
@@ -107,10 +111,11 @@ async def open_view(
         inodes=inodes,
         publisher=publisher,
         watcher=watcher,
-        appearance=appearance,
+        appearance=shared.appearance,
+        passthrough=shared.passthrough,
         statistics=statistics,
         numbers=numbers,
-        read_only=options.read_only,
+        read_only=shared.options.read_only,
     )
     return View(tree=tree, inodes=inodes, watcher=watcher, operations=operations)
 
@@ -122,26 +127,15 @@ class Views(pyfuse3.Operations):
     enable_writeback_cache = Operations.enable_writeback_cache
     enable_acl = Operations.enable_acl
 
-    def __init__(
-        self,
-        *,
-        trees: TreePerUser,
-        bridge: Bridge,
-        kernel: Kernel,
-        statistics: Statistics,
-        options: MountOptions,
-        appearance: Appearance,
-    ) -> None:
+    def __init__(self, trees: TreePerUser, shared: Shared, *, statistics: Statistics) -> None:
         super().__init__()
         self.statistics = Statistics()
         """What the guard counts here; each view counts for itself."""
         self._first: Final = statistics
         self._users: Final = trees.users
         self._make_tree: Final = trees.make_tree
-        self._bridge: Final = bridge
-        self._kernel: Final = kernel
-        self._options: Final = options
-        self._appearance: Final = appearance
+        self._shared: Final = shared
+        self._bridge: Final = shared.bridge
         self._by_user: Final[dict[str | None, View]] = {}
         self._views: Final[list[View]] = []
         self._making: Final = trio.Lock()
@@ -189,22 +183,20 @@ class Views(pyfuse3.Operations):
         statistics = self._first if is_first else Statistics()
         tree = await self._bridge.change(self._make_tree, context, statistics)
         await self._bridge.look(self._users.learn, context.user)
-        said = self._appearance
+        said = self._shared.appearance
+        appearance = OwnAppearance(
+            uid=said.uid,
+            gid=said.gid,
+            umask=said.umask,
+            attr_timeout=said.attr_timeout,
+            entry_timeout=0,
+            users=self._users,
+            me=self._users.ids_of(context.user),
+        )
         view = await open_view(
             tree,
-            bridge=self._bridge,
-            kernel=self._kernel,
+            replace(self._shared, appearance=appearance),
             statistics=statistics,
-            options=self._options,
-            appearance=OwnAppearance(
-                uid=said.uid,
-                gid=said.gid,
-                umask=said.umask,
-                attr_timeout=said.attr_timeout,
-                entry_timeout=0,
-                users=self._users,
-                me=self._users.ids_of(context.user),
-            ),
             numbers=count(len(self._views) + _VIEWS, _VIEWS),
         )
         if not is_first:
