@@ -59,31 +59,25 @@ class Person:
 
     uid: int
 
-    def does(self, work: Callable[[], T], *, at: Path, passing: int | None = None) -> T:
-        """Have work done in a folder; gives what it gives, and raises the OSError that it raises.
+    def does(self, work: Callable[[], T], *, at: Path) -> T:
+        """Have work done in a folder; gives what it gives, and raises the OSError that it raises."""
+        return self.begins(work, at=at).result()
 
-        ``passing`` is a descriptor that the worker has as its number 3.
-        """
-        doing = self.begins(work, at=at, passing=passing)
-        return doing.result()
-
-    def begins(self, work: Callable[[], T], *, at: Path, passing: int | None = None) -> Doing[T]:
+    def begins(self, work: Callable[[], T], *, at: Path) -> Doing[T]:
         """Have it begun."""
         ours, theirs = os.pipe()
         pid = os.fork()
         if not pid:
-            _work(self.uid, work, at, passing, theirs)
+            _work(self.uid, work, at, theirs)
         os.close(theirs)
         return Doing(pid, ours)
 
 
-def _work(uid: int, work: Callable[[], object], at: Path, passing: int | None, end: int) -> NoReturn:
+def _work(uid: int, work: Callable[[], object], at: Path, end: int) -> NoReturn:
     said: tuple[bool, object]
     try:
         signal.alarm(SECONDS)
         os.chdir(at)
-        if passing is not None:
-            os.dup2(passing, 3)
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
