@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from glancefs.cli.owner import act_as_owner
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.sweeping import FirstSweep
 from glancefs.errors import ConfigError, Conflict
@@ -117,6 +118,7 @@ def _serve(config: Config, options: MountOptions, point: Path, label: str, ready
     from glancefs.fuse.mount import Session
     from glancefs.fuse.statistics import Statistics
 
+    act_as_owner(config.data)
     statistics = Statistics()
     address = notify_address()
 

@@ -34,7 +34,7 @@ def move_data(said: Said, /, *, images: tuple[str, ...], to: str) -> None:
 
     output = said.output()
     moved: list[Image] = []
-    with LocalBackend(assemble(said.load())) as backend:
+    with LocalBackend(assemble(said.load(writes=True))) as backend:
         relocation = Relocation(registry=backend.core.registry, stores=backend.core.stores, clock=utc_now)
         # All of them are found before the first is moved.
         found = {image.id: image for image in (image_meant(backend, text) for text in images)}

@@ -52,7 +52,7 @@ def serve(said: Said, *, listen: str | None, workers: int | None, insecure: bool
     """Serve the images of a data folder over HTTP until SIGTERM or Ctrl-C."""
     from gateway.server import Server
 
-    config = said.load({"gateway.listen": listen, "gateway.workers": workers})
+    config = said.load({"gateway.listen": listen, "gateway.workers": workers}, writes=True)
     _refuse_open_door(config, is_insecure=insecure)
     set_up_logging(log_level)
     serving = _Serving(config)

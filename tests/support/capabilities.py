@@ -123,6 +123,8 @@ CAPABILITIES = registered(
         Capability(
             name="keystone", present=KEYSTONE.is_file, source="requirements-keystone.lock, by `make setup-test`"
         ),
+        _command("man", "man-db"),
+        _command("mandoc", "mandoc"),
         _command("mariadb", "mariadb-server-core", command="mariadbd"),
         Capability(name="netns", present=_namespaces_work, source="a run as root, and the Debian package iproute2"),
         Capability(
@@ -145,6 +147,7 @@ CAPABILITIES = registered(
         _command("mkfs.xfs", "xfsprogs"),
         _command("rsync", "rsync"),
         _command("stress-ng", "stress-ng"),
+        _command("systemd-analyze", "systemd"),
         Capability(
             name="swift",
             present=(SWIFT / "bin" / "swift-proxy-server").is_file,
