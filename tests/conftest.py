@@ -22,6 +22,7 @@ pytest_plugins = [
     "tests.support.rest",
     "tests.support.dav",
     "tests.support.swift",
+    "tests.support.terminal",
 ]
 
 # No test judges by the clock, so neither does Hypothesis; under CI the same code gives the same verdict every time.

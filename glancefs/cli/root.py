@@ -93,6 +93,7 @@ class LazyGroup(click.Group):
         "registry": "registry:registry",
         "mount": "mount:mount",
         "umount": "mount:umount",
+        "up": "up:up",
         "list": "images:list_images",
         "show": "images:show",
         "add": "transfers:add",

@@ -33,6 +33,7 @@ from glancefs.fuse.inodes import Inodes
 from glancefs.fuse.notices import Kernel
 from glancefs.fuse.operations import Operations
 from glancefs.fuse.options import MountOptions
+from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.statistics import Statistics
 from glancefs.tree import ImageTree
@@ -104,6 +105,7 @@ class Session:
                 statistics=self._statistics,
                 settle_after=self._options.settle,
             )
+            passthrough = Passthrough(is_wanted=self._options.passthrough)
             watcher = Watcher(tree=self._tree, bridge=bridge, inodes=inodes, kernel=kernel, statistics=self._statistics)
             operations = Operations(
                 tree=self._tree,
@@ -112,12 +114,14 @@ class Session:
                 publisher=publisher,
                 watcher=watcher,
                 appearance=self._appearance(),
+                passthrough=passthrough,
                 statistics=self._statistics,
                 read_only=self._options.read_only,
             )
             async with self._mounted(operations):
                 kernel.attach()
-                await self._answer(bridge, watcher)
+                with passthrough.offered():
+                    await self._answer(operations, watcher, passthrough, kernel)
             await operations.files.finish()
 
     @asynccontextmanager
@@ -133,7 +137,7 @@ class Session:
         finally:
             pyfuse3.close()
 
-    async def _answer(self, bridge: Bridge, watcher: Watcher) -> None:
+    async def _answer(self, operations: Operations, watcher: Watcher, passthrough: Passthrough, kernel: Kernel) -> None:
         async with trio.open_nursery() as nursery:
 
             async def main() -> None:
@@ -142,11 +146,13 @@ class Session:
 
             nursery.start_soon(main)
             nursery.start_soon(watcher.run)
-            # Returns once the kernel's first request is answered.
-            await bridge.look(os.statvfs, self._point)
+            # Not by a look at the mount: below systemd's automount that would wait for whoever waits for us.
+            await operations.greeted.wait()
+            passthrough.accept(kernel.device)
             self._read_ahead()
             nursery.start_soon(self._heed_signals)
             self._ready()
+            passthrough.tell()
 
     def _appearance(self) -> Appearance:
         said = self._options

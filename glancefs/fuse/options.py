@@ -50,6 +50,8 @@ class MountOptions:
     log: Path | None = None
     """The file that gets the log; None: standard error, and of a background mount the system's log."""
     allow_other: bool = False
+    passthrough: bool = True
+    """Whether the kernel may read images from the store's files by itself."""
     libfuse: frozenset[str] = frozenset()
     """Options that the kernel and libfuse take."""
 
@@ -103,6 +105,8 @@ _FLAGS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "public": {"public": True},
         "private": {"public": False},
         "allow_other": {"allow_other": True},
+        "passthrough": {"passthrough": True},
+        "no_passthrough": {"passthrough": False},
     }
 )
 

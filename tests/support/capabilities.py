@@ -9,6 +9,8 @@ Threading: called by pytest from its main thread.
 """
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -71,6 +73,11 @@ def _gvfs_works() -> bool:
 
 def _fuse_works() -> bool:
     return tool("fusermount3") is not None and os.access("/dev/fuse", os.R_OK | os.W_OK)
+
+
+def _passthrough_works() -> bool:
+    version = re.match(r"(\d+)\.(\d+)", platform.release())
+    return version is not None and (int(version[1]), int(version[2])) >= (6, 9) and os.geteuid() == 0
 
 
 def _namespaces_work() -> bool:
@@ -139,6 +146,7 @@ CAPABILITIES = registered(
             present=lambda: POSTGRESQL is not None,
             source="Debian package postgresql-15, which `make setup-test` unpacks",
         ),
+        Capability(name="passthrough", present=_passthrough_works, source="a run as root on Linux 6.9 or later"),
         _command("qemu-img", "qemu-utils"),
         _command("qemu-system-x86_64", "qemu-system-x86"),
         _command("rclone", "rclone"),
