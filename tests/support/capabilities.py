@@ -112,6 +112,7 @@ CAPABILITIES = registered(
             name="keystone", present=KEYSTONE.is_file, source="requirements-keystone.lock, by `make setup-test`"
         ),
         _command("mariadb", "mariadb-server-core", command="mariadbd"),
+        _command("mariadb-dump", "mariadb-client"),
         Capability(name="netns", present=_namespaces_work, source="a run as root, and the Debian package iproute2"),
         Capability(
             name="netboot",
@@ -124,6 +125,11 @@ CAPABILITIES = registered(
             name="postgresql",
             present=lambda: POSTGRESQL is not None,
             source="Debian package postgresql-15, which `make setup-test` unpacks",
+        ),
+        Capability(
+            name="pg_dump",
+            present=lambda: POSTGRESQL is not None and (POSTGRESQL / "pg_dump").is_file(),
+            source="Debian package postgresql-client-15, which `make setup-test` unpacks",
         ),
         _command("qemu-img", "qemu-utils"),
         _command("qemu-system-x86_64", "qemu-system-x86"),
