@@ -44,7 +44,7 @@ def make_application(core: Assembly, *, metrics: Metrics) -> Application:
         )
     health = Health(registry=core.registry, stores=core.stores)
     return Application(
-        door=RestDoor(images=core.images, uploads=metrics.upload),
+        door=RestDoor(images=core.images, relocation=core.relocation, uploads=metrics.upload),
         authenticator=authenticator,
         health=health,
         metrics=MetricsPage(metrics=metrics, registry=core.registry, health=health),

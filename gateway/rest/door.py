@@ -19,16 +19,18 @@ from gateway.problems import method_not_allowed, not_found, problem_response
 from gateway.rest.dialect import SEED, V1, Dialect
 from gateway.rest.downloads import Downloads
 from gateway.rest.lists import Lists
+from gateway.rest.moves import Moves
 from gateway.rest.representations import detail, summary
 from gateway.rest.versions import no_members, no_shared_images, versions
 from gateway.rest.writes import Writes
 from gateway.wsgi import ROUTE_KEY, Request, Response, no_content
 from glancefs.errors import ImageNotFound
 from glancefs.images import Images
+from glancefs.relocation import Relocation
 
 Handler = Callable[[Request, Dialect, str], Response]
 
-ROUTES: Final = ("images", "images-detail", "image", "members", "versions")
+ROUTES: Final = ("images", "images-detail", "image", "image-store", "members", "versions")
 """The names of the routes, for metrics and logs."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -47,11 +49,18 @@ class _Resource:
 class RestDoor:
     """The images API over one `Images`; ``uploads`` is entered for as long as an upload's data come in."""
 
-    def __init__(self, *, images: Images, uploads: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
-        lists, downloads, writes = (
+    def __init__(
+        self,
+        *,
+        images: Images,
+        relocation: Relocation,
+        uploads: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        lists, downloads, writes, moves = (
             Lists(images=images),
             Downloads(images=images),
             Writes(images=images, uploads=uploads),
+            Moves(relocation=relocation),
         )
         self._images = images
         self._list = _Resource(
@@ -78,6 +87,7 @@ class RestDoor:
                 "DELETE": writes.delete,
             },
         )
+        self._store = _Resource(route="image-store", handlers={"PUT": moves.move})
         self._members = _read_only("members", self._no_members)
         self._shared = _read_only("members", lambda *_: no_shared_images())
         self._versions = _read_only("versions", lambda request, *_: versions(request))
@@ -126,6 +136,8 @@ class RestDoor:
                 found = self._detail, ""
             case ["images", image_id] if image_id:
                 found = self._image, _checked(image_id)
+            case ["images", image_id, "store"] if dialect is SEED:
+                found = self._store, _checked(image_id)
             case ["images", image_id, "members"] if dialect is V1:
                 found = self._members, _checked(image_id)
             case ["shared-images", _] if dialect is V1:
