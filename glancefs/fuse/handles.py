@@ -16,7 +16,7 @@ from glancefs.fuse.inodes import Inode
 from glancefs.fuse.mapping import FileMapping
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.windows import LARGEST_REQUEST, PageWindow, StreamWindow
-from glancefs.reader import ImageReader
+from glancefs.reader import DataReader
 from glancefs.staging import StagedState
 
 _ZEROS: Final = memoryview(bytes(LARGEST_REQUEST))
@@ -27,7 +27,7 @@ class ImageHandle:
     """An available image; its data never change."""
 
     inode: Inode
-    reader: ImageReader
+    reader: DataReader
     pages: PageWindow
     stream: StreamWindow | None = None
     """For stores without real files."""
