@@ -49,7 +49,7 @@ class Assembly:
     """The core, put together; a context manager that lets go of it."""
 
     config: Config
-    registry: Registry
+    registry: ServedRegistry
     stores: Mapping[str, Store]
     images: Images
     folders: Folders
@@ -101,7 +101,7 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
     )
 
 
-def open_registry(config: Config, *, migrate: bool = False) -> Registry:
+def open_registry(config: Config, *, migrate: bool = False) -> ServedRegistry:
     """Open the registry alone, wherever it is; with ``migrate`` bring its database up to date first.
 
     Raises ConfigError, SchemaTooNew, RegistryUnavailable. The database of a remote one is its server's to migrate.
