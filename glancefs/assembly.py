@@ -64,6 +64,13 @@ class Assembly:
     ) -> None:
         self.close()
 
+    def once(self, key: str, *, until: float | None = None) -> Assembly:
+        """Give the same core for one change, which is made once however often it is asked for (`ServedRegistry.once`).
+
+        It costs next to nothing, and is let go of without `close`.
+        """
+        return _over(self.config, self.registry.once(key, until=until), self.stores)
+
     def close(self) -> None:
         """Let go of connections and threads; may be called twice."""
         for store in self.stores.values():
@@ -83,6 +90,10 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
     except BaseException:
         registry.close()
         raise
+    return _over(config, registry, stores)
+
+
+def _over(config: Config, registry: ServedRegistry, stores: Mapping[str, Store]) -> Assembly:
     return Assembly(
         config=config,
         registry=registry,

@@ -249,7 +249,7 @@ class Registry(Protocol):
 class ServedRegistry(Registry, Protocol):
     """A registry that makes changes for others, who may have to ask again because an answer was lost."""
 
-    def once(self, key: str, *, until: float | None = None) -> Registry:
+    def once(self, key: str, *, until: float | None = None) -> ServedRegistry:
         """Give this registry for one change, which is made once however often it is asked for under this key.
 
         Who asks again within five minutes gets the answer of the first time. A change that is refused leaves nothing.
