@@ -33,6 +33,7 @@ class LocalFile:
         self.checksum: Final = checksum
         self._descriptor: Final = descriptor
         self._position = 0
+        self._adopting: dict[Store, bool] = {}
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Give what comes next, as a `glancefs.stores.base.Source`."""
@@ -53,6 +54,12 @@ class LocalFile:
 
     def can_be_adopted(self, store: Store) -> TypeGuard[AdoptingStore]:
         """Say whether the store can take the file over as it is."""
+        known = self._adopting.get(store)
+        if known is None:
+            known = self._adopting[store] = self._is_beside(store)
+        return known
+
+    def _is_beside(self, store: Store) -> bool:
         folder = store.staging_folder
         if not store.capabilities.adopts_files or folder is None:
             return False

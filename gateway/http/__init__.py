@@ -23,7 +23,8 @@ What an application gets:
   percent-decoded, `%2F` too, and valid UTF-8 beneath its latin-1 dress; other paths are refused with 400.
 
 What it may give back: `environ["glancefs.user"]` and `environ["glancefs.route"]`, set in the very dictionary that it
-was called with, go into the access log and to the observer of requests.
+was called with, go into the access log and to the observer of requests; `environ["glancefs.subject"]` says what the
+data are of, for who watches them pass.
 
 A response that is shorter or longer than its Content-Length ends the connection and is logged as an error. An
 exception is logged once with its traceback and answered with a 500 that tells nothing of it; an `UploadTruncated` that
