@@ -10,6 +10,7 @@ Threading: a `Part` and the `Memory` may be used from many threads; `Parts` belo
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from threading import Event, Lock
@@ -28,8 +29,6 @@ class Part:
     error: Exception | None = None
     left: int = 0
     """How many of its bytes were not read yet."""
-    used: int = 0
-    """When it was read last, or came."""
     done: Event = field(default_factory=Event)
     _claim: Lock = field(default_factory=Lock)
 
@@ -88,9 +87,9 @@ class Parts:
         self._memory: Final = memory
         self._most: Final = most
         self._starts: Final[list[int]] = []
-        self._parts: Final[dict[int, Part]] = {}
+        self._parts: Final[OrderedDict[int, Part]] = OrderedDict()
+        """By where they start, the one that was read last, or began last, at the end."""
         self._size = 0
-        self._clock = 0
 
     def __iter__(self) -> Iterator[Part]:
         return iter(list(self._parts.values()))
@@ -118,7 +117,6 @@ class Parts:
         if not self._memory.take(size, needed=not is_ahead):
             return None
         part = Part(start, stop, is_ahead)
-        self._touch(part)
         self._starts.insert(bisect_right(self._starts, start), start)
         self._parts[start] = part
         self._size += size
@@ -131,7 +129,8 @@ class Parts:
         piece = part.data[start - part.start : stop - part.start]
         part.is_ahead = False
         part.left -= stop - start
-        self._touch(part)
+        if self._parts.get(part.start) is part:
+            self._parts.move_to_end(part.start)
         if part.left <= 0 or self._memory.is_short:
             self.drop(part)
         return piece
@@ -150,12 +149,7 @@ class Parts:
             pass
 
     def _drop_oldest(self) -> bool:
-        here = [part for part in self._parts.values() if part.done.is_set()]
-        if not here:
-            return False
-        self.drop(min(here, key=lambda part: part.used))
-        return True
-
-    def _touch(self, part: Part) -> None:
-        self._clock += 1
-        part.used = self._clock
+        oldest = next((part for part in self._parts.values() if part.done.is_set()), None)
+        if oldest is not None:
+            self.drop(oldest)
+        return oldest is not None

@@ -235,7 +235,7 @@ class RemoteReader:
                     raise part.error
                 if part.data is not None:
                     return self._parts.read(part, offset, min(stop, part.stop))
-            # It turned out that the cache has it: look there.
+            # The cache has it by now, or nobody fetches it any more: look again.
 
     def _needed(self, offset: int, stop: int) -> Part:
         """Begin a part for bytes that are needed now, unless somebody has just done so."""
@@ -351,8 +351,8 @@ class RemoteReader:
     def _drop_queue(self) -> None:
         for part in self._queue:
             if part.claim():
+                # Without an error: who waits for it looks again, and asks for what they need.
                 self._parts.drop(part)
-                part.error = Unavailable("The image is not read any further.")
                 part.done.set()
         self._queue.clear()
 

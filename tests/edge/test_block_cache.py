@@ -399,7 +399,7 @@ while True:
 
 def test_being_killed_at_any_moment_leaves_nothing_wrong(make: Make, folder: Path) -> None:
     chance = random.Random(6)
-    for round_number in range(8):
+    for round_number in range(5):
         writers = [
             subprocess.Popen(
                 [sys.executable, "-c", _WRITER, folder, str(2 * round_number + number)], stdout=subprocess.PIPE
