@@ -13,6 +13,7 @@ Threading: every method may be called from many threads. `at_hand` waits for not
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,9 @@ MOST_PER_FILE: Final = 48 << 20
 """In bytes: how much of one open file is in memory."""
 MOST_IN_ALL: Final = 256 << 20
 """In bytes: how much of all open files is in memory."""
+PATIENCE: Final = 4.0
+"""Seconds for which a server that is busy, or starts again, is asked anew."""
+_FIRST_PAUSE: Final = 0.1
 _SMALLEST_PART: Final = 256 << 10
 _LARGEST_PART: Final = 4 << 20
 _PARTS: Final = 4
@@ -93,14 +97,19 @@ class RemoteReader:
         fetching: Fetching,
         cached: CachedImage | None = None,
         most_ahead: int = MOST_AHEAD,
+        patience: float = PATIENCE,
     ) -> None:
-        """``cached`` is closed with the reader. ``most_ahead`` of 0 bytes fetches only what is asked for."""
+        """``cached`` is closed with the reader. ``most_ahead`` of 0 bytes fetches only what is asked for.
+
+        For ``patience`` seconds a source that is unavailable is asked again; what was begun in time may end later.
+        """
         self.image: Final = image
         self.size: Final = image.size
         self._source: Final = source
         self._fetching: Final = fetching
         self._cached: Final = cached
         self._turn: Final = Lock()
+        self._patience: Final = patience
         self._streams: Final = Streams(size=self.size, most_ahead=most_ahead)
         self._parts: Final = Parts(memory=fetching.memory, most=MOST_PER_FILE)
         self._queue: Final[deque[Part]] = deque()
@@ -286,9 +295,7 @@ class RemoteReader:
                 part.done.set()
                 return
             try:
-                data = self._source.fetch(part.start, part.stop)
-                if len(data) != len(part):
-                    raise Unavailable("The server sent another part of the image than the one asked for.")  # noqa: TRY301 - told to all who wait for it, as any other error
+                data = self._ask(part, patience=self._patience if needed else 0.0)
             except Exception as error:  # noqa: BLE001 - raised again to everybody who waits for these bytes
                 self._failed(part, error)
                 return
@@ -302,6 +309,23 @@ class RemoteReader:
                 self._cached.put(part.start, view)
         finally:
             self._leave()
+
+    def _ask(self, part: Part, *, patience: float) -> bytes | bytearray:
+        """Ask the source, and again for a while when it is busy, or just starting. Raises what it raised last."""
+        until = time.monotonic() + patience
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                data = self._source.fetch(part.start, part.stop)
+            except Unavailable:
+                if self._is_closed or time.monotonic() + pause > until:
+                    raise
+            else:
+                if len(data) == len(part):
+                    return data
+                raise Unavailable("The server sent another part of the image than the one asked for.")
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
 
     def _failed(self, part: Part, error: Exception) -> None:
         with self._turn:
@@ -382,11 +406,13 @@ class RemoteReaders:
         source_of: Callable[[Image], RangeSource],
         cache: BlockCache | None = None,
         most_ahead: int = MOST_AHEAD,
+        patience: float = PATIENCE,
         fetching: Fetching | None = None,
     ) -> None:
         self._source_of: Final = source_of
         self._cache: Final = cache
         self._most_ahead: Final = most_ahead
+        self._patience: Final = patience
         self._fetching: Final = fetching or Fetching()
 
     def close(self) -> None:
@@ -404,4 +430,5 @@ class RemoteReaders:
             fetching=self._fetching,
             cached=self._cache.open(source.checksum, source.size) if self._cache is not None else None,
             most_ahead=self._most_ahead,
+            patience=self._patience,
         )

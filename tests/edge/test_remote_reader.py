@@ -38,8 +38,10 @@ def opened(fetching: Fetching) -> Iterator[Open]:
     """Open sources; at the end all are closed."""
     made: list[RemoteReader] = []
 
-    def make(source: Distance, *, most_ahead: int = MOST_AHEAD) -> RemoteReader:
-        reader = RemoteReader(image=source.image, source=source, fetching=fetching, most_ahead=most_ahead)
+    def make(source: Distance, *, most_ahead: int = MOST_AHEAD, patience: float = 0) -> RemoteReader:
+        reader = RemoteReader(
+            image=source.image, source=source, fetching=fetching, most_ahead=most_ahead, patience=patience
+        )
         made.append(reader)
         return reader
 
@@ -183,6 +185,17 @@ def test_a_server_that_is_away_is_an_error_and_then_it_is_back(opened: Open) -> 
     assert b"".join(reader.iter()) == source.data
 
 
+def test_a_server_that_is_busy_for_a_moment_is_asked_again(opened: Open) -> None:
+    source = Distance(MIB)
+    source.error = Unavailable("busy")
+    reader = opened(source, patience=60)
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(reader.read_at, 0, 4096)
+        eventually(lambda: len(source.asked) >= 2)
+        source.error = None
+        assert waiting.result() == source.part(0, 4096)
+
+
 def test_another_part_than_the_one_asked_for_is_an_error(opened: Open) -> None:
     source = Distance(MIB)
     source.cut = 5
@@ -290,7 +303,7 @@ def test_without_the_server_what_is_cached_is_there_and_the_rest_is_an_error(tmp
     source = Distance(8 * MIB)
     for is_away in (False, True):
         source.error = StoreUnavailable("away") if is_away else None
-        readers = RemoteReaders(source_of=lambda _: source, cache=BlockCache(path=tmp_path, limit=64 * MIB))
+        readers = RemoteReaders(source_of=lambda _: source, cache=BlockCache(path=tmp_path, limit=64 * MIB), patience=0)
         with readers.open(source.image) as reader:
             assert reader.read_at(5 * MIB, 4096) == source.part(5 * MIB, 5 * MIB + 4096)
             if is_away:
