@@ -25,11 +25,20 @@ CHUNK_SIZE: Final = 1 << 20
 class DataReader(Protocol):
     """What reads the data of one image, wherever they are; a context manager. `ImageReader` is one."""
 
-    image: Image
-    size: int
-    """In bytes."""
-    file: BinaryIO | None
-    """A real file, whose ``fileno`` serves pread, sendfile and mmap; None where there is none."""
+    @property
+    def image(self) -> Image:
+        """Whose data these are."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many bytes they are."""
+        ...
+
+    @property
+    def file(self) -> BinaryIO | None:
+        """A real file, whose ``fileno`` serves pread, sendfile and mmap; None where there is none (yet)."""
+        ...
 
     def __enter__(self) -> Self:
         """Give itself."""

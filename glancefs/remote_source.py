@@ -10,7 +10,6 @@ Threading: a source and its readers may be used from many threads at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from types import TracebackType
 from typing import BinaryIO, Final, Protocol, Self
 
@@ -33,7 +32,7 @@ class RangeSource(Protocol):
         """``sha256:`` and the digest of all of them; None where it is not known."""
         ...
 
-    def fetch(self, start: int, stop: int) -> bytes:
+    def fetch(self, start: int, stop: int) -> bytes | bytearray:
         """Give the bytes from ``start`` up to, not including, ``stop``, all of them; both lie within the data.
 
         Raises Unavailable, DataMissing, and what the server refuses with.
@@ -58,17 +57,15 @@ class RemoteSource:
         """See `RangeSource.checksum`."""
         return self._image.checksum
 
-    def fetch(self, start: int, stop: int) -> bytes:
+    def fetch(self, start: int, stop: int) -> bytes | bytearray:
         """See `RangeSource.fetch`. Raises DataMissing for an image that was deleted since it was opened."""
         if start >= stop:
             return b""
         try:
-            _, chunks = self._client.get_image(self._image.id, start=start, stop=stop)
+            data = self._client.get_range(self._image.id, start, stop)
         except NotFound:
             message = f"Image {self._image.id!r} was deleted on {self._client.url} while it was read."
             raise DataMissing(message) from None
-        with closing(chunks):
-            data = b"".join(chunks)
         if len(data) != stop - start:
             message = (
                 f"{self._client.url} answers with {len(data)} bytes of an image where {stop - start} were asked for."
@@ -100,7 +97,7 @@ class SourceReader:
     def read_at(self, offset: int, size: int) -> bytes:
         """Give the ``size`` bytes from ``offset`` on; fewer only where the image ends. Raises as `fetch`."""
         stop = min(offset + max(0, size), self.size)
-        return self._source.fetch(offset, stop) if offset < stop else b""
+        return bytes(self._source.fetch(offset, stop)) if offset < stop else b""
 
     def iter(self, start: int = 0, stop: int | None = None, *, chunk_size: int = CHUNK_SIZE) -> Iterator[bytes]:
         """Give the bytes from ``start`` up to, not including, ``stop`` (None: the end), in pieces."""

@@ -27,7 +27,15 @@ from urllib3 import exceptions as failures
 from urllib3.connection import HTTPConnection
 
 from glancefs import __version__, errors
-from glancefs.transfer import BLOCK_SIZE, ConnectionPool, SecureConnectionPool, SourceFailed, Upload
+from glancefs.transfer import (
+    BLOCK_SIZE,
+    Connection,
+    ConnectionPool,
+    SecureConnection,
+    SecureConnectionPool,
+    SourceFailed,
+    Upload,
+)
 
 URN: Final = "urn:glancefs:error:"
 """What the ``type`` of a problem (RFC 9457) begins with; the ``code`` of the class of error follows."""
@@ -104,17 +112,17 @@ class Transport:
             "User-Agent": f"glancefs/{__version__}",
             "Accept": "application/json, application/octet-stream;q=0.9, */*;q=0.5",
         }
+        self._ca_certs = str(cacert) if cacert else None
         host, size = parts.hostname or "", BLOCK_SIZE
         sockets = _socket_options(timeout) if ends_dead_ones else HTTPConnection.default_socket_options
         self._pool: urllib3.HTTPConnectionPool
         if parts.scheme == "https":
-            ca_certs = str(cacert) if cacert else None
             self._pool = SecureConnectionPool(
                 host,
                 parts.port or 443,
                 maxsize=connections,
                 blocksize=size,
-                ca_certs=ca_certs,
+                ca_certs=self._ca_certs,
                 socket_options=sockets,
             )
         else:
@@ -155,6 +163,24 @@ class Transport:
             response.close()
             raise errors.UploadTruncated("The server answered before it had all of the data.")
         return response
+
+    def connect(self) -> socket.socket:
+        """Open a connection of its own, outside of the pool. Raises urllib3's HTTPError, OSError."""
+        host, port = self._pool.host, self._pool.port
+        connection = (
+            SecureConnection(host, port, timeout=self._timeout, ca_certs=self._ca_certs)
+            if isinstance(self._pool, SecureConnectionPool)
+            else Connection(host, port, timeout=self._timeout)
+        )
+        connection.connect()
+        return cast("socket.socket", connection.sock)
+
+    def get_head(self, path: str, headers: Mapping[str, str]) -> bytes:
+        """Give the head of a GET, as it goes over a connection."""
+        host = self._pool.host if ":" not in self._pool.host else f"[{self._pool.host}]"
+        lines = [f"GET {self._path}{path} HTTP/1.1", f"Host: {host}:{self._pool.port}"]
+        lines += [f"{name}: {value}" for name, value in (self._headers | dict(headers)).items()]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def read_json(self, response: urllib3.BaseHTTPResponse) -> Any:  # noqa: ANN401 - JSON may be anything
         """Read an answer's JSON and release it. Raises Unavailable where it is cut or none."""

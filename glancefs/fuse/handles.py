@@ -16,7 +16,7 @@ from glancefs.errors import ImmutableImage
 from glancefs.fuse.inodes import Inode
 from glancefs.fuse.mapping import FileMapping
 from glancefs.fuse.staged import StagedFile, Writer
-from glancefs.fuse.windows import LARGEST_REQUEST, PageWindow, StreamWindow
+from glancefs.fuse.windows import LARGEST_REQUEST, AheadWindow, PageWindow, StreamWindow
 from glancefs.reader import DataReader
 from glancefs.staging import StagedState
 
@@ -30,7 +30,7 @@ class ImageHandle:
     inode: Inode
     reader: DataReader
     pages: PageWindow
-    stream: StreamWindow | None = None
+    stream: StreamWindow | AheadWindow | None = None
     """For stores without real files."""
     descriptor: int = -1
     mapping: FileMapping | None = None

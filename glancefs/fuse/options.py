@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from glancefs.errors import ConfigError
+from glancefs.options import read_size
 
 _LARGEST_ID: Final = 2**32 - 2
 _LARGEST_READ_AHEAD: Final = 1 << 20
@@ -45,6 +46,10 @@ class MountOptions:
     entry_timeout: float = 1.0
     read_ahead: int = 4096
     """In KiB: how much the kernel reads ahead; several requests, so that it copies one while the next is answered."""
+    cache: Path | None = None
+    """The folder in which a mount of a server keeps what it has read; None: it keeps nothing."""
+    cache_size: int = 20 << 30
+    """In bytes: how much it keeps."""
     settle: float = 5.0
     """Seconds without an open handle after which files written by programs that also read are complete."""
     log: Path | None = None
@@ -92,6 +97,8 @@ _OURS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = MappingProxyType(
         "attr_timeout": ("seconds", _seconds),
         "entry_timeout": ("seconds", _seconds),
         "read_ahead": ("a number of KiB", _number(_LARGEST_READ_AHEAD)),
+        "cache": ("a path", _path),
+        "cache_size": ("bytes, such as 20G", read_size),
         "settle": ("seconds", _seconds),
         "log": ("a path", _path),
     }

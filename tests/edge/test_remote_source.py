@@ -62,7 +62,7 @@ def test_a_range_comes_whole(client: Client) -> None:
 
 def test_many_threads_share_a_source(client: Client) -> None:
     source = RemoteSource(client=client, image=image_of(client))
-    found: dict[int, bytes] = {}
+    found: dict[int, bytes | bytearray] = {}
 
     def fetch(start: int) -> None:
         found[start] = source.fetch(start, start + 4096)
