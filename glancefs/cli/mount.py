@@ -27,6 +27,7 @@ from glancefs.errors import ConfigError, Conflict
 if TYPE_CHECKING:
     from glancefs.config import Config
     from glancefs.fuse.options import MountOptions
+    from glancefs.reporting import Reporter
 
 _log = logging.getLogger(__name__)
 
@@ -57,9 +58,17 @@ class Place(click.Path):
 @click.option(
     "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged at the least."
 )
+@click.option("--check", is_flag=True, help="Say what is wrong with all this, if anything is, and mount nothing.")
 @pass_said
 def mount(
-    said: Said, *, source: Path, mountpoint: Path, said_options: tuple[str, ...], foreground: bool, log_level: str
+    said: Said,
+    *,
+    source: Path,
+    mountpoint: Path,
+    said_options: tuple[str, ...],
+    foreground: bool,
+    log_level: str,
+    check: bool,
 ) -> None:
     """Show the images of SOURCE, a data folder or a configuration file, as files at MOUNTPOINT.
 
@@ -74,11 +83,13 @@ def mount(
     config = _config(source, options)
     point = place_of(mountpoint)
     check_free(point)
+    if check:
+        return
     label = str(source.absolute())
 
     def serve(ready: Callable[[], None]) -> None:
         log_to(options.log, level=log_level, is_foreground=foreground)
-        _serve(config, options, point, label, ready)
+        serve_mount(config, options, point, label, ready)
 
     if foreground:
         serve(lambda: _log.info("%s is at %s", label, point))
@@ -100,7 +111,19 @@ def _config(source: Path, options: MountOptions) -> Config:
     raise ConfigError(message)
 
 
-def _serve(config: Config, options: MountOptions, point: Path, label: str, ready: Callable[[], None]) -> None:
+def serve_mount(
+    config: Config,
+    options: MountOptions,
+    point: Path,
+    label: str,
+    ready: Callable[[], None],
+    *,
+    reporter: Reporter | None = None,
+) -> None:
+    """Serve a mount until it is taken away or a signal comes; ``reporter`` hears what it is moving.
+
+    Raises ConfigError when it can't be mounted, RegistryUnavailable, StoreUnavailable.
+    """
     from glancefs.assembly import assemble, assemble_tree
     from glancefs.config import notify_address
     from glancefs.fuse.daemon import tell_systemd
@@ -113,6 +136,8 @@ def _serve(config: Config, options: MountOptions, point: Path, label: str, ready
     def tell() -> None:
         ready()
         tell_systemd(address, "READY=1")
+        if reporter is not None:
+            reporter.watch(statistics.sample)
 
     with (
         assemble(config, migrate=config.registry.startswith(_EMBEDDED)) as core,
@@ -126,6 +151,8 @@ def _serve(config: Config, options: MountOptions, point: Path, label: str, ready
             session.serve()
         finally:
             sweep.stop()
+            if reporter is not None:
+                reporter.stop()
             tell_systemd(address, "STOPPING=1")
             _log.info("%s is unmounted: %s", point, statistics.line())
 

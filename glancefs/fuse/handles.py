@@ -8,6 +8,7 @@ Threading: belongs to the loop's thread; blocking calls cross the bridge.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +34,17 @@ class ImageHandle:
     """For stores without real files."""
     descriptor: int = -1
     mapping: FileMapping | None = None
+
+    @property
+    def whole(self) -> int | None:
+        """The store's file, if there is one that is as long as the image."""
+        is_whole = self.descriptor >= 0 and os.fstat(self.descriptor).st_size == self.reader.size
+        return self.descriptor if is_whole else None
+
+    def map(self) -> None:
+        """Prepare for many reads."""
+        if self.descriptor >= 0:
+            self.mapping = FileMapping.of(self.descriptor, self.reader.size)
 
     async def read(self, offset: int, size: int) -> memoryview | bytes:
         """Give bytes of the image."""

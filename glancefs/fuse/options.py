@@ -55,6 +55,8 @@ class MountOptions:
     log: Path | None = None
     """The file that gets the log; None: standard error, and of a background mount the system's log."""
     allow_other: bool = False
+    passthrough: bool = True
+    """Whether the kernel may read images from the store's files by itself."""
     libfuse: frozenset[str] = frozenset()
     """Options that the kernel and libfuse take."""
 
@@ -110,6 +112,8 @@ _FLAGS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "public": {"public": True},
         "private": {"public": False},
         "allow_other": {"allow_other": True},
+        "passthrough": {"passthrough": True},
+        "no_passthrough": {"passthrough": False},
     }
 )
 
@@ -144,7 +148,7 @@ def read_options(texts: Iterable[str]) -> MountOptions:
             said[name] = _value(name, value)
         elif word in _LIBFUSE:
             passed.add(word)
-        elif word == "user" or word in _SWALLOWED or word.startswith(_SWALLOWED_PREFIXES):
+        elif _is_swallowed(word):
             continue
         else:
             raise ConfigError(_unknown(word))
@@ -157,15 +161,31 @@ def read_options(texts: Iterable[str]) -> MountOptions:
     return replace(MountOptions(), **said, libfuse=frozenset(passed))
 
 
+def known_options(texts: Iterable[str]) -> Iterator[str]:
+    """Give those of the options that there are, for who wants the others passed over (``-s`` of mount(8))."""
+    for word in _words(texts):
+        name, equals, _ = word.partition("=")
+        if word in _FLAGS or word in _LIBFUSE or (name in _OURS and equals) or _is_swallowed(word):
+            yield word.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _is_swallowed(word: str) -> bool:
+    return word == "user" or word in _SWALLOWED or word.startswith(_SWALLOWED_PREFIXES)
+
+
 def _words(texts: Iterable[str]) -> Iterator[str]:
-    """Split at commas; a backslash in front of a comma makes it part of a value, as fstab(5) users expect."""
+    """Split at commas; one behind a backslash, or between double quotes as mount(8) has them, is part of a value."""
     for text in texts:
         word = ""
-        escaped = False
+        escaped = quoted = False
         for letter in text:
             if escaped:
                 word += letter if letter in ",\\" else f"\\{letter}"
                 escaped = False
+            elif letter == '"' and (quoted or word.endswith("=")):
+                quoted = not quoted
+            elif quoted:
+                word += letter
             elif letter == "\\":
                 escaped = True
             elif letter == ",":

@@ -13,6 +13,7 @@ Threading: belongs to the loop's thread; blocking calls cross the bridge.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -65,6 +66,11 @@ class PageWindow:
             # preadv2(2), RWF_NOWAIT: what is not in the page cache is left out, so the loop never waits for a disk.
             had = os.preadv(descriptor, (view,), offset, os.RWF_NOWAIT)
         except BlockingIOError:
+            had = 0
+        except OSError as error:
+            # Not every file system can tell, an overlay for one.
+            if error.errno != errno.EOPNOTSUPP:
+                raise
             had = 0
         if had == size:
             self._statistics.cache_hits += 1
