@@ -103,7 +103,7 @@ class Transport:
         connections: int = 100,
         ends_dead_ones: bool = False,
     ) -> None:
-        """Take where the server is; with ``ends_dead_ones`` a connection whose other end is gone ends itself in time."""
+        """Take where the server is; with ``ends_dead_ones`` connections end whose other end is gone."""
         parts = server_of(base)
         self.base = base.rstrip("/")
         self._timeout = timeout
