@@ -14,7 +14,6 @@ import ctypes
 import errno
 import gc
 import logging
-import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -99,7 +98,7 @@ class Session:
             async with self._mounted(view.operations):
                 kernel.attach()
                 with passthrough.offered():
-                    await self._answer(bridge, view, passthrough, kernel)
+                    await self._answer(view, passthrough, kernel)
             await view.finish()
 
     async def _view(self, bridge: Bridge, kernel: Kernel, passthrough: Passthrough) -> View | Views:
@@ -129,7 +128,7 @@ class Session:
         finally:
             pyfuse3.close()
 
-    async def _answer(self, bridge: Bridge, view: View | Views, passthrough: Passthrough, kernel: Kernel) -> None:
+    async def _answer(self, view: View | Views, passthrough: Passthrough, kernel: Kernel) -> None:
         async with trio.open_nursery() as nursery:
 
             async def main() -> None:
@@ -138,8 +137,8 @@ class Session:
 
             nursery.start_soon(main)
             nursery.start_soon(view.watch)
-            # Returns once the kernel's first request is answered.
-            await bridge.look(os.statvfs, self._point)
+            # Not by a look at the mount: below systemd's automount that would wait for whoever waits for us.
+            await view.operations.greeted.wait()
             passthrough.accept(kernel.device)
             self._read_ahead()
             nursery.start_soon(self._heed_signals)

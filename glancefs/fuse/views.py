@@ -129,6 +129,8 @@ class Views(pyfuse3.Operations):
 
     def __init__(self, trees: TreePerUser, shared: Shared, *, statistics: Statistics) -> None:
         super().__init__()
+        self.greeted: Final = trio.Event()
+        """Set once the kernel has been answered for the first time."""
         self.statistics = Statistics()
         """What the guard counts here; each view counts for itself."""
         self._first: Final = statistics
@@ -145,6 +147,10 @@ class Views(pyfuse3.Operations):
     def report(self, request: str, about: object, error: BaseException) -> None:
         """Tell in the log why no view could be asked."""
         _log.warning("%s (%s): %s", request, about, error)
+
+    def init(self) -> None:
+        """Take note that the kernel is being answered."""
+        self.greeted.set()
 
     @property
     def operations(self) -> Views:

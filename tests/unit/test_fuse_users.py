@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from glancefs.cli.remote_mount import RemoteMount
 from glancefs.context import ANONYMOUS, LOCAL_USER, RequestContext
 from glancefs.errors import ConfigError
 from glancefs.fuse.options import read_options
@@ -95,3 +96,5 @@ def test_options_of_several_users_go_together() -> None:
         read_options(["multiuser,user=alice"])
     with pytest.raises(ConfigError, match="needs multiuser"):
         read_options(["users=/etc/glancefs.users"])
+    with pytest.raises(ConfigError, match="multiuser is for data folders"):
+        RemoteMount.of("http://127.0.0.1:1/", read_options(["multiuser"]))
