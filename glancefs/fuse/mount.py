@@ -14,7 +14,6 @@ import ctypes
 import errno
 import gc
 import logging
-import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,7 +26,7 @@ import trio
 from glancefs.errors import ConfigError, GlancefsError
 from glancefs.fuse import table
 from glancefs.fuse.attributes import Appearance
-from glancefs.fuse.bridge import Bridge, Deadlines, open_bridge
+from glancefs.fuse.bridge import Deadlines, open_bridge
 from glancefs.fuse.changes import Watcher
 from glancefs.fuse.inodes import Inodes
 from glancefs.fuse.notices import Kernel
