@@ -52,17 +52,7 @@ setup: $(VENV)/.run ## make .venv with what running takes
 setup-test: $(VENV)/.test $(KEYSTONE)/.made $(SWIFT)/.made test-packages ## add what the tests take
 
 run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs, and show them as files in MOUNT, ~/glancefs
-	@mkdir -p "$(DATA)" "$(MOUNT)"; trap stopped=yes INT TERM HUP; \
-	if $(BIN)/glancefs mount "$(DATA)" "$(MOUNT)"; then \
-	    echo "glancefs shows the images as files in $(MOUNT)"; \
-	    trap '$(BIN)/glancefs umount "$(MOUNT)"' EXIT; \
-	elif [ -z "$$stopped" ]; then \
-	    echo "Going on without the mount." >&2; \
-	fi; \
-	[ -z "$$stopped" ] || exit 130; \
-	$(BIN)/glancefs serve --data "$(DATA)" $(ARGS) & server=$$!; \
-	trap stopped=yes INT; trap 'stopped=yes; kill $$server 2>/dev/null' TERM HUP; \
-	while kill -0 $$server 2>/dev/null; do wait $$server; status=$$?; done; [ "$$stopped" ] || exit $$status
+	@exec $(BIN)/glancefs up --data "$(DATA)" $(ARGS) "$(MOUNT)"
 
 test: lint ## lint, then run the tests: make test ARGS="tests/unit -x"
 	@$(BIN)/pytest -n auto $(ARGS)

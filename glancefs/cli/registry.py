@@ -17,6 +17,8 @@ import click
 from glancefs import __version__
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.serve import LEVELS, set_up_logging
+from glancefs.cli.watchdog import Watchdog
+from glancefs.config import notify_address, watchdog_seconds
 from glancefs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,6 +64,12 @@ def registry(said: Said, *, listen: str | None, workers: int | None, log_level: 
         for one in opened:
             one.close()
 
+    watchdog = Watchdog(address=notify_address(), seconds=watchdog_seconds())
+
+    def ready(url: str) -> None:
+        watchdog.announce(url)
+        _announce(config, url, is_guarded=token is not None)
+
     server = Server(
         app_factory=start,
         listen=str(serving.listen),
@@ -70,10 +78,11 @@ def registry(said: Said, *, listen: str | None, workers: int | None, log_level: 
         tls_key=serving.tls_key,
         shutdown_timeout=config.gateway.shutdown_timeout,
         observer=metrics.observe,
-        ready=lambda url: _announce(config, url, is_guarded=token is not None),
+        ready=ready,
         on_exit=stop,
     )
-    return server.run()
+    with watchdog:
+        return server.run()
 
 
 def _refuse_open_door(config: Config, *, is_guarded: bool) -> None:

@@ -22,12 +22,14 @@ from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.finality import Opener, opener_of
 from glancefs.fuse.handles import AnyHandle, ImageHandle, QueuedHandle, StagedHandle, TextHandle
 from glancefs.fuse.inodes import Inode, Inodes
-from glancefs.fuse.mapping import FileMapping
+from glancefs.fuse.passthrough import Passthrough, Way
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.replacing import Replacements
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
-from glancefs.fuse.windows import PageWindow, StreamWindow
+from glancefs.fuse.windows import AheadWindow, PageWindow, StreamWindow
+from glancefs.reader import DataReader
+from glancefs.remote_reader import RemoteReader
 from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree import Entry, EntryKind, ImageTree
 
@@ -36,12 +38,20 @@ class OpenFiles:
     """The open files of one mount, by the number that the kernel has for each."""
 
     def __init__(
-        self, *, tree: ImageTree, bridge: Bridge, inodes: Inodes, publisher: Publisher, statistics: Statistics
+        self,
+        *,
+        tree: ImageTree,
+        bridge: Bridge,
+        inodes: Inodes,
+        publisher: Publisher,
+        passthrough: Passthrough,
+        statistics: Statistics,
     ) -> None:
         self._tree: Final = tree
         self._bridge: Final = bridge
         self._inodes: Final = inodes
         self._publisher: Final = publisher
+        self._passthrough: Final = passthrough
         self._statistics: Final = statistics
         self._pages: Final = PageWindow(bridge=bridge, statistics=statistics)
         self._numbers: Final = count(1)
@@ -93,7 +103,7 @@ class OpenFiles:
         if inode.kind is EntryKind.FOLDER:
             raise IsAFolder("A folder can't be opened as a file.")
         if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
-            return await self._open_for_reading(inode)
+            return await self._open_for_reading(inode, flags)
         is_new = bool(flags & os.O_TRUNC)
         replaced = self.replacements.take(task, inode)
         if replaced is None and inode.kind is EntryKind.IMAGE and is_new:
@@ -145,7 +155,7 @@ class OpenFiles:
         file = self._publisher.file_of(upload, self._inode_for(upload, path))
         return self._opened(self._writing(file, opener, flags)), file.inode
 
-    async def _open_for_reading(self, inode: Inode) -> FileInfo:
+    async def _open_for_reading(self, inode: Inode, flags: int) -> FileInfo:
         file = inode.file
         if file is not None and (inode.kind is EntryKind.STAGED or file.is_staged):
             file.handles += 1
@@ -161,13 +171,15 @@ class OpenFiles:
         except ImageNotFound:
             raise self._stale(inode) from None
         if reader.file is not None:
-            descriptor = reader.file.fileno()
-            mapping = FileMapping.of(descriptor, reader.size)
-            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, descriptor=descriptor, mapping=mapping)
+            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, descriptor=reader.file.fileno())
         else:
-            stream = StreamWindow(bridge=self._bridge, read_at=reader.read_at)
-            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, stream=stream)
-        return self._opened(handle)
+            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, stream=self._stream_of(reader))
+        return self._opened(handle, flags)
+
+    def _stream_of(self, reader: DataReader) -> StreamWindow | AheadWindow:
+        if isinstance(reader, RemoteReader):
+            return AheadWindow(bridge=self._bridge, statistics=self._statistics, pages=self._pages, reader=reader)
+        return StreamWindow(bridge=self._bridge, read_at=reader.read_at)
 
     def _writing(self, file: StagedFile, opener: Opener, flags: int) -> StagedHandle:
         writer = Writer(file=file, opener=opener, is_read_write=flags & os.O_ACCMODE == os.O_RDWR)
@@ -175,11 +187,20 @@ class OpenFiles:
         file.handles += 1
         return StagedHandle(inode=file.inode, file=file, pages=self._pages, writer=writer)
 
-    def _opened(self, handle: AnyHandle, *, is_direct: bool = False) -> FileInfo:
+    def _opened(self, handle: AnyHandle, flags: int = 0, *, is_direct: bool = False) -> FileInfo:
         number = next(self._numbers)
         self._handles[number] = handle
         handle.inode.uses += 1
         self._statistics.open_files = len(self._handles)
+        if not is_direct:
+            is_image = isinstance(handle, ImageHandle)
+            descriptor = handle.whole if isinstance(handle, ImageHandle) else None
+            way = self._passthrough.enter(number, handle.inode.ino, flags, is_image=is_image, descriptor=descriptor)
+            if way is Way.BACKED:
+                self._statistics.passed_through += 1
+            elif isinstance(handle, ImageHandle):
+                handle.map()
+            is_direct = way is Way.DIRECT
         return FileInfo(fh=number, direct_io=is_direct, keep_cache=not is_direct)
 
     async def _drain_for_truncation(self, file: StagedFile) -> None:
@@ -240,6 +261,7 @@ class OpenFiles:
         handle = self._handles.pop(number, None)
         if handle is None:
             return
+        self._passthrough.leave(number)
         self._statistics.open_files = len(self._handles)
         if isinstance(handle, StagedHandle):
             await self._release_staged(handle)
@@ -273,4 +295,5 @@ def _stage(tree: ImageTree, entry: Entry, task: int, *, truncate: bool) -> tuple
 
 
 def _create(tree: ImageTree, path: str, task: int, *, has_folder: bool) -> tuple[StagedUpload, Opener]:
-    return tree.create(path, has_folder=has_folder), opener_of(task)
+    # What was there before may have got another name elsewhere, which the kernel has not heard of.
+    return tree.create(path, has_folder=has_folder), opener_of(task, path.rpartition("/")[2])

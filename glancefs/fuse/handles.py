@@ -8,6 +8,7 @@ Threading: belongs to the loop's thread; blocking calls cross the bridge.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,8 +16,8 @@ from glancefs.errors import ImmutableImage
 from glancefs.fuse.inodes import Inode
 from glancefs.fuse.mapping import FileMapping
 from glancefs.fuse.staged import StagedFile, Writer
-from glancefs.fuse.windows import LARGEST_REQUEST, PageWindow, StreamWindow
-from glancefs.reader import ImageReader
+from glancefs.fuse.windows import LARGEST_REQUEST, AheadWindow, PageWindow, StreamWindow
+from glancefs.reader import DataReader
 from glancefs.staging import StagedState
 
 _ZEROS: Final = memoryview(bytes(LARGEST_REQUEST))
@@ -27,12 +28,23 @@ class ImageHandle:
     """An available image; its data never change."""
 
     inode: Inode
-    reader: ImageReader
+    reader: DataReader
     pages: PageWindow
-    stream: StreamWindow | None = None
+    stream: StreamWindow | AheadWindow | None = None
     """For stores without real files."""
     descriptor: int = -1
     mapping: FileMapping | None = None
+
+    @property
+    def whole(self) -> int | None:
+        """The store's file, if there is one that is as long as the image."""
+        is_whole = self.descriptor >= 0 and os.fstat(self.descriptor).st_size == self.reader.size
+        return self.descriptor if is_whole else None
+
+    def map(self) -> None:
+        """Prepare for many reads."""
+        if self.descriptor >= 0:
+            self.mapping = FileMapping.of(self.descriptor, self.reader.size)
 
     async def read(self, offset: int, size: int) -> memoryview | bytes:
         """Give bytes of the image."""

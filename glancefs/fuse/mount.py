@@ -33,6 +33,7 @@ from glancefs.fuse.inodes import Inodes
 from glancefs.fuse.notices import Kernel
 from glancefs.fuse.operations import Operations
 from glancefs.fuse.options import MountOptions
+from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.statistics import Statistics
 from glancefs.tree import ImageTree
@@ -84,7 +85,13 @@ class Session:
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
         _keep_buffers()
-        trio.run(self._serve)
+        try:
+            trio.run(self._serve)
+        except BaseExceptionGroup as group:
+            # trio tells of what ended its tasks; whoever mounts wants the one sentence.
+            if (refused := group.subgroup(ConfigError)) is None:
+                raise
+            raise _first(refused) from None
 
     async def _serve(self) -> None:
         async with open_bridge(statistics=self._statistics, deadlines=self._deadlines) as bridge:
@@ -98,6 +105,7 @@ class Session:
                 statistics=self._statistics,
                 settle_after=self._options.settle,
             )
+            passthrough = Passthrough(is_wanted=self._options.passthrough)
             watcher = Watcher(tree=self._tree, bridge=bridge, inodes=inodes, kernel=kernel, statistics=self._statistics)
             operations = Operations(
                 tree=self._tree,
@@ -106,12 +114,14 @@ class Session:
                 publisher=publisher,
                 watcher=watcher,
                 appearance=self._appearance(),
+                passthrough=passthrough,
                 statistics=self._statistics,
                 read_only=self._options.read_only,
             )
             async with self._mounted(operations):
                 kernel.attach()
-                await self._answer(bridge, watcher)
+                with passthrough.offered():
+                    await self._answer(bridge, watcher, passthrough, kernel)
             await operations.files.finish()
 
     @asynccontextmanager
@@ -127,7 +137,7 @@ class Session:
         finally:
             pyfuse3.close()
 
-    async def _answer(self, bridge: Bridge, watcher: Watcher) -> None:
+    async def _answer(self, bridge: Bridge, watcher: Watcher, passthrough: Passthrough, kernel: Kernel) -> None:
         async with trio.open_nursery() as nursery:
 
             async def main() -> None:
@@ -138,9 +148,11 @@ class Session:
             nursery.start_soon(watcher.run)
             # Returns once the kernel's first request is answered.
             await bridge.look(os.statvfs, self._point)
+            passthrough.accept(kernel.device)
             self._read_ahead()
             nursery.start_soon(self._heed_signals)
             self._ready()
+            passthrough.tell()
 
     def _appearance(self) -> Appearance:
         said = self._options
@@ -160,7 +172,7 @@ class Session:
             Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(str(self._options.read_ahead))
         except OSError as error:
             # Only root may; the mount is slower without, and right.
-            _log.info("read-ahead stays as it is: %s", error)
+            _log.debug("read-ahead stays as it is: %s", error)
 
     async def _heed_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as arrived:
@@ -190,6 +202,11 @@ class Session:
         if patience.cancelled_caught:
             _log.warning("Somebody still has files of %s open; it is detached.", self._point)
         pyfuse3.terminate()
+
+
+def _first(group: BaseExceptionGroup[ConfigError]) -> BaseException:
+    [error, *_] = group.exceptions
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _keep_buffers() -> None:

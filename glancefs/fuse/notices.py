@@ -56,14 +56,16 @@ class Kernel:
     """The kernel's side of the mount of this process."""
 
     def __init__(self) -> None:
-        self._device: int | None = None
+        self.device: int | None = None
+        """The descriptor through which the kernel is answered; none without a mount."""
+        self._has_epochs = True
 
     def attach(self) -> None:
         """Find the way to the kernel, once there is a mount."""
         for entry in Path("/proc/self/fd").iterdir():
             with contextlib.suppress(OSError):
                 if str(entry.readlink()) == _DEVICE:
-                    self._device = int(entry.name)
+                    self.device = int(entry.name)
 
     def tell(self, notices: Notices) -> None:
         """Tell it; what it does not know, it need not forget."""
@@ -80,12 +82,12 @@ class Kernel:
                 pyfuse3.invalidate_entry(parent, name)
 
     def _take_all_names_back(self) -> bool:
-        if self._device is None:
+        if self.device is None or not self._has_epochs:
             return False
         try:
-            os.write(self._device, _HEADER.pack(_HEADER.size, _INCREASE_EPOCH, 0))
+            os.write(self.device, _HEADER.pack(_HEADER.size, _INCREASE_EPOCH, 0))
         except OSError:
             # An older kernel.
-            self._device = None
+            self._has_epochs = False
             return False
         return True

@@ -31,6 +31,7 @@ from glancefs.fuse.files import OpenFiles
 from glancefs.fuse.folders import FolderHandle, Listed, allocated
 from glancefs.fuse.guard import guarded
 from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.statistics import Statistics
 from glancefs.stores.base import Space
@@ -65,13 +66,19 @@ class Operations(pyfuse3.Operations):
         publisher: Publisher,
         watcher: Watcher,
         appearance: Appearance,
+        passthrough: Passthrough,
         statistics: Statistics,
         read_only: bool = False,
     ) -> None:
         super().__init__()
         self.statistics = statistics
         self.files: Final = OpenFiles(
-            tree=tree, bridge=bridge, inodes=inodes, publisher=publisher, statistics=statistics
+            tree=tree,
+            bridge=bridge,
+            inodes=inodes,
+            publisher=publisher,
+            passthrough=passthrough,
+            statistics=statistics,
         )
         self._tree: Final = tree
         self._bridge: Final = bridge

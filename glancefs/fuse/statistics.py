@@ -12,9 +12,15 @@ import json
 import os
 import resource
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
+
+from glancefs.reporting import Sample, Transfer
+
+_TOLD: Final = 100
+"""How many files are kept that were written, for who asks for them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,9 +41,20 @@ class Statistics:
     """Times that work was handed to a thread."""
     open_files: int = 0
     open_folders: int = 0
+    passed_through: int = 0
+    """Opens after which the kernel reads by itself; what it reads so is counted nowhere here."""
     inodes: int = 0
     published: int = 0
     invalidated: int = 0
+    under_way: Callable[[], Sequence[Transfer]] = tuple
+    """Tells which files are being written."""
+    ended: deque[Transfer] = field(default_factory=lambda: deque(maxlen=_TOLD))
+    """Files that were written, until `sample` takes them."""
+
+    def sample(self) -> Sample:
+        """Give what the mount is doing, and what has ended since this was asked before; for one asker."""
+        ended = [self.ended.popleft() for _ in range(len(self.ended))]
+        return Sample(under_way=self.under_way(), ended=ended, read=self.bytes_read, written=self.bytes_written)
 
     def numbers(self) -> Mapping[str, object]:
         """Give all of them, by name."""
@@ -52,6 +69,7 @@ class Statistics:
             "hops": self.hops,
             "open_files": self.open_files,
             "open_folders": self.open_folders,
+            "passed_through": self.passed_through,
             "inodes": self.inodes,
             "published": self.published,
             "invalidated": self.invalidated,

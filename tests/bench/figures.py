@@ -72,6 +72,28 @@ _MOUNT: Final = (
     Figure(key="mount-memory", what="mount: memory with 100,000 listed, 100 open", unit="MiB", at_most=150),
 )
 
+_REMOTE_WHAT: Final = {
+    "remote-read": ("mount of a server: first read of 1 GiB", "MiB/s"),
+    "remote-random": ("mount of a server: open, 4 KiB at random", "/s"),
+    "remote-write": ("mount of a server: 1 GiB written, until it is there", "MiB/s"),
+    "remote-ls": ("mount of a server: ls -l of 1,000, the first", "/s"),
+}
+_REMOTE: Final = (
+    *(
+        Figure(key=f"{key}-{peer}", what=what if peer == "rclone" else "the same", unit=unit, peer=name, ratio=1.5)
+        for key, (what, unit) in _REMOTE_WHAT.items()
+        for peer, name in (("rclone", "rclone mount"), ("davfs", "davfs2"))
+    ),
+    Figure(
+        key="remote-cached",
+        what="mount of a server: first read of 1 GiB, in its cache from an earlier mount",
+        unit="MiB/s",
+        peer="mount of the data folder",
+        ratio=0.9,
+    ),
+    Figure(key="remote-cached-again", what="the same, second read", unit="MiB/s", peer="ext4", ratio=0.9),
+)
+
 _DAV_NAMES: Final = {
     "nginx": "nginx as it comes, with dav-ext",
     "tuned": TUNED,
@@ -199,6 +221,7 @@ FIGURES: Final = (
     Figure(key="idle", what="memory when idle, one worker", unit="MiB", at_most=60),
     Figure(key="busy", what="memory at its highest during these transfers, each worker", unit="MiB", at_most=100),
     *_MOUNT,
+    *_REMOTE,
     *_DAV,
     *_STORES,
     *_REGISTRIES,

@@ -45,6 +45,9 @@ The machine: {machine}.
 - **Create + delete** is `POST` and `DELETE` of one image after the other by each client; not one request failed.
   Each answer comes after the commit is on the disk; commits of concurrent requests share one sync.
 - **Slow uploads** send a few bytes ten times a second. Four clients ask beside them without a pause.
+- **A mount of a server** is measured beside what else mounts the same server, by its WebDAV door, each as it comes and
+  fresh each time. davfs2 fetches the whole of a file when it is opened, so opening counts; rclone reads a tenth as many
+  places at random. Writing ends when the server has the whole file under its name.
 - **WebDAV**: the peers run as they come, each with a log of requests, on folders of the same disk: Apache's `mod_dav`
   on `mpm_event`, nginx with its own module and dav-ext, `rclone serve webdav` without its cache, the command of
   wsgidav. Transfers are as above. Lists are of one folder with 10,000 files of 4 bytes, on a connection of their own;

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import re
 import secrets
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mounting import Mounts
+from tests.support.mounting import Mounts, eventually
 from tests.support.processes import Argument, Finished, Processes, product, run
 from tests.support.servers import RunningServer, start_server
 from tests.support.swift import KEY, USER, Swift, start_swift
@@ -127,6 +128,32 @@ def test_data_move_between_stores_under_the_eyes_of_a_server(
     glancefs("move-data", "disk", "--to", "file")
     assert node.ask("GET", path).body == content
     assert glancefs("check").err.rstrip().endswith("all well.")
+
+
+@pytest.mark.needs("fuse")
+def test_data_move_between_stores_under_the_eyes_of_a_mount(
+    mounts: Mounts, glancefs: Glancefs, data: Path, env: dict[str, str]
+) -> None:
+    content = some_bytes(2 * MIB + 7)
+    source = data.with_name("disk")
+    source.write_bytes(content)
+    glancefs("add", "--store", "file", source)
+    mount = mounts.mount(data=data, env=env)
+    with (mount / "disk").open("rb", buffering=0) as before:
+        head = before.read(1000)
+        glancefs("move-data", "disk", "--to", "s3")
+        eventually(lambda: "s3" in os.getxattr(mount / "disk", "user.glance.store").decode())
+        # As long as the first one is open, its file serves the others, too.
+        assert (mount / "disk").read_bytes() == content
+        assert head + before.read() == content
+    eventually(lambda: not mount.statistics()["open_files"])
+    with (mount / "disk").open("rb", buffering=0) as away:
+        assert away.read(1000) == head
+        glancefs("move-data", "disk", "--to", "file")
+        assert (mount / "disk").read_bytes() == content
+        assert head + away.read() == content
+    eventually(lambda: not mount.statistics()["open_files"])
+    assert (mount / "disk").read_bytes() == content
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ Threading: called by pytest from its main thread.
 """
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -73,11 +75,27 @@ def _fuse_works() -> bool:
     return tool("fusermount3") is not None and os.access("/dev/fuse", os.R_OK | os.W_OK)
 
 
+def _passthrough_works() -> bool:
+    version = re.match(r"(\d+)\.(\d+)", platform.release())
+    return version is not None and (int(version[1]), int(version[2])) >= (6, 9) and os.geteuid() == 0
+
+
 def _namespaces_work() -> bool:
     if tool("ip") is None or tool("nsenter") is None or os.geteuid() != 0:
         return False
     # Not in every container, even as root.
     return subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False, timeout=60).returncode == 0
+
+
+def _machine_apart_works() -> bool:
+    if os.geteuid() != 0 or any(tool(name) is None for name in ("unshare", "nsenter", "setpriv", "findmnt")):
+        return False
+    # Not in every container, even as root, and not with every kernel.
+    script = (
+        "mount -t tmpfs t /mnt && cd /mnt && mkdir a b && mount -t overlay -o lowerdir=/etc,upperdir=a,workdir=b o /etc"
+    )
+    command = ["unshare", "--mount", "--pid", "--fork", "--propagation", "private", "sh", "-c", script]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
 
 
 def registered(capabilities: Iterable[Capability]) -> Mapping[str, Capability]:
@@ -97,6 +115,7 @@ CAPABILITIES = registered(
         Capability(
             name="apache", present=lambda: tool("apache2") is not None, source="apache2, which `make bench` unpacks"
         ),
+        Capability(name="apart", present=_machine_apart_works, source="a run as root, with namespaces and overlayfs"),
         _command("bindfs", "bindfs, which `make bench` installs"),
         _command("cadaver", "cadaver"),
         _command("curl", "curl"),
@@ -126,6 +145,7 @@ CAPABILITIES = registered(
             present=lambda: POSTGRESQL is not None,
             source="Debian package postgresql-15, which `make setup-test` unpacks",
         ),
+        Capability(name="passthrough", present=_passthrough_works, source="a run as root on Linux 6.9 or later"),
         Capability(
             name="pg_dump",
             present=lambda: POSTGRESQL is not None and (POSTGRESQL / "pg_dump").is_file(),

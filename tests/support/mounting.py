@@ -114,13 +114,14 @@ class Mounts:
     folder: Path
     life: float = LIFE_SECONDS
     made: list[Mount] = field(default_factory=list)
+    guarded: list[Path] = field(default_factory=list)
     dogs: list[threading.Timer] = field(default_factory=list)
 
     def mount(
         self,
         *,
         data: Path | None = None,
-        source: Path | None = None,
+        source: Argument | None = None,
         point: Path | None = None,
         options: Sequence[str] = (),
         command: Sequence[Argument] = (),
@@ -142,14 +143,19 @@ class Mounts:
         process.wait_for_line(f"is at {point}")
         mount = Mount(process=process, data=data, point=point, options=options)
         self.made.append(mount)
-        self._watch(mount)
+        self._watch(mount.point, process.pid)
         return mount
 
-    def _watch(self, mount: Mount) -> None:
+    def guard(self, point: Path, pid: int) -> None:
+        """Have a mount that others made, by the process ``pid`` or its children, end in time and at the latest here."""
+        self.guarded.append(point)
+        self._watch(point, pid)
+
+    def _watch(self, point: Path, pid: int) -> None:
         def end() -> None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(mount.process.pid, signal.SIGKILL)
-            unmount(mount.point)
+                os.killpg(pid, signal.SIGKILL)
+            unmount(point)
 
         dog = threading.Timer(self.life, end)
         dog.daemon = True
@@ -165,8 +171,8 @@ class Mounts:
         finally:
             for dog in self.dogs:
                 dog.cancel()
-            for mount in self.made:
-                for point in mounts_below(mount.point):
+            for place in (*self.guarded, *(mount.point for mount in self.made)):
+                for point in mounts_below(place):
                     unmount(point)
 
 

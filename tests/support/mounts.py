@@ -34,3 +34,17 @@ def mounted(folder: Path, *, kind: str, size: int) -> Iterator[Path]:
         yield place
     finally:
         run(["umount", place])
+
+
+@contextmanager
+def overlaid(folder: Path) -> Iterator[Path]:
+    """Mount an empty overlay below a folder: a file system that lies upon another one."""
+    lower, upper, work, place = places = [folder / name for name in ("lower", "upper", "work", "overlay")]
+    for each in places:
+        each.mkdir()
+    run(["mount", "-t", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", "glancefs-test", place])
+    try:
+        yield place
+    finally:
+        # Lazily: a daemon that the test has left behind is ended afterwards.
+        run(["umount", "--lazy", place])

@@ -31,7 +31,8 @@ def place(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
 
 def test_in_the_background_it_returns_once_the_mount_answers(place: tuple[Path, Path]) -> None:
     data, point = place
-    assert run([product(), "mount", data, point]).out == ""
+    said = run([product(), "mount", data, point])
+    assert (said.out, said.err) == ("", "")
     (point / "a").write_bytes(b"data")
     assert (point / "a").read_bytes() == b"data"
     pid = int(os.getxattr(point, "user.glance.mount.pid"))
