@@ -64,7 +64,7 @@ class Page:
         assert told
         script = _PREAMBLE + "".join(f"{self.here(step.command)}\necho '{_MARK}'\n" for step in told)
         path = os.pathsep.join([str(product().parent), str(POSTGRESQL), os.environ["PATH"]])
-        known = {"HOME": str(home), "PATH": path} | env
+        known = {"HOME": str(home), "PATH": path, **env}
         printed = run(["setsid", "--wait", "bash", "-c", script], env=known, cwd=home, timeout=300).out
         for step, lines in zip(told, printed.split(f"{_MARK}\n"), strict=False):
             assert matches(step.output, lines.splitlines()), f"$ {step.command}\n{lines}"
