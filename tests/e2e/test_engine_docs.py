@@ -35,7 +35,7 @@ _MARK = "--- the next command ---"
 # The package is installed here; what asks for a password gets it, since there is no terminal.
 _PREAMBLE = f"""exec 2>&1
 pip() {{ :; }}
-createuser() {{ printf '{PASSWORD}\\n{PASSWORD}\\n' | command createuser "$@" >/dev/null; }}
+createuser() {{ printf '{PASSWORD}\\n{PASSWORD}\\n' | command createuser "$@"; }}
 """
 
 
