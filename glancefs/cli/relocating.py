@@ -30,7 +30,7 @@ def move_data(said: Said, /, *, images: tuple[str, ...], to: str) -> None:
 
     output = said.output()
     moved: list[Image] = []
-    with said.backend() as backend:
+    with said.backend(writes=True) as backend:
         # All of them are found before the first is moved.
         found = {image.id: image for image in (image_meant(backend, text) for text in images)}
         try:

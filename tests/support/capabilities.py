@@ -130,6 +130,8 @@ CAPABILITIES = registered(
         Capability(
             name="keystone", present=KEYSTONE.is_file, source="requirements-keystone.lock, by `make setup-test`"
         ),
+        _command("man", "man-db"),
+        _command("mandoc", "mandoc"),
         _command("mariadb", "mariadb-server-core", command="mariadbd"),
         _command("mariadb-dump", "mariadb-client"),
         Capability(name="netns", present=_namespaces_work, source="a run as root, and the Debian package iproute2"),
@@ -159,6 +161,7 @@ CAPABILITIES = registered(
         _command("mkfs.xfs", "xfsprogs"),
         _command("rsync", "rsync"),
         _command("stress-ng", "stress-ng"),
+        _command("systemd-analyze", "systemd"),
         Capability(
             name="swift",
             present=(SWIFT / "bin" / "swift-proxy-server").is_file,
