@@ -30,7 +30,7 @@ from glancefs.registries.wire import PREFIX, TIME_HEADER
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-    from gateway.application import Application
+    from gateway.http.exchange import App
     from gateway.http.sendfile import FileSlice
 
 ROUTES: Final = ("images", "images-detail", "image", *every_call())
@@ -156,12 +156,13 @@ def _once(registry: ServedRegistry, request: Request) -> Registry:
 class Clocked:
     """An application whose every answer says what time it is here."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: App, *, on_close: Callable[[], object]) -> None:
         self._application = application
+        self._on_close = on_close
 
     def close(self) -> None:
         """Let go of what the application holds."""
-        self._application.close()
+        self._on_close()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes | FileSlice]:
         """Answer one request (PEP 3333)."""
