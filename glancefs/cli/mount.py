@@ -98,6 +98,8 @@ def mount(
     config = _config(Path(source), options) if far is None else None
     point = place_of(mountpoint)
     check_free(point)
+    if far is not None:
+        far.check_place(point)
     if check:
         return
     label = source if far is not None else str(Path(source).absolute())

@@ -76,6 +76,13 @@ class RemoteMount:
             staging=options.staging or cache_folder() / "staging",
         )
 
+    def check_place(self, point: Path) -> None:
+        """See that nothing that the mount needs would lie on it: it would wait for itself. Raises ConfigError."""
+        for name, folder in (("cache", self.options.cache), ("staging", self.staging)):
+            if folder is not None and folder.resolve().is_relative_to(point.resolve()):
+                message = f"The folder {folder} of the mount option {name} is on the mount itself."
+                raise ConfigError(message)
+
     def serve(self, point: Path, ready: Callable[[], None]) -> None:
         """Serve the mount until it is taken away or a signal comes.
 

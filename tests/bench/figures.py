@@ -73,8 +73,8 @@ _MOUNT: Final = (
 )
 
 _REMOTE_WHAT: Final = {
-    "remote-read": ("mount of a server: first read of 1 GiB", "MiB/s"),
-    "remote-random": ("mount of a server: open, 4 KiB at random", "/s"),
+    "remote-read": ("mount of a server: open and first read of 1 GiB", "MiB/s"),
+    "remote-random": ("mount of a server: open, then 1,000 times 4 KiB at random", "/s"),
     "remote-write": ("mount of a server: 1 GiB written, until it is there", "MiB/s"),
     "remote-ls": ("mount of a server: ls -l of 1,000, the first", "/s"),
 }
