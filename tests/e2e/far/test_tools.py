@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of the mount show of tools, by way of a server.
+
+Threading: see there.
+"""
+
+from tests.e2e.mount.test_tools import *  # noqa: F403 - all of them are run here too
