@@ -16,10 +16,10 @@ MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
 TEST_PACKAGES := attr btrfs-progs cadaver curl davfs2 dbus debian-installer-12-netboot-amd64 fio git grub-rescue-pc \
-    gvfs-backends iproute2 libglib2.0-bin litmus mariadb-server-core openssl qemu-system-x86 qemu-utils rclone rsync \
-    stress-ng vim-tiny xfsprogs xorriso
+    gvfs-backends iproute2 libglib2.0-bin litmus man-db mandoc mariadb-client mariadb-server-core openssl qemu-system-x86 \
+    qemu-utils rclone rsync stress-ng systemd vim-tiny xfsprogs xorriso
 # PostgreSQL's server is unpacked here, not installed, so that none starts on this machine; these are what it is linked to.
-POSTGRESQL := .cache/postgresql/usr/lib/postgresql/15/bin/postgres
+POSTGRESQL := .cache/postgresql/usr/lib/postgresql/15/bin/pg_dump
 POSTGRESQL_PACKAGES := libgssapi-krb5-2 libicu72 libldap-2.5-0 libpq5 libxml2
 # What the benchmarks use besides: generators of load, and a way to switch syncing off.
 BENCH_PACKAGES := apache2-utils bindfs eatmydata wrk
@@ -41,7 +41,7 @@ apt = { command -v apt-get >/dev/null || { echo "Please install $(1): this machi
         { echo "Please install $(1): apt-get could not." >&2; false; }; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test mount-packages test-packages bench-packages run test lint format bench soak lock clean
+.PHONY: help setup setup-test mount-packages test-packages bench-packages run test lint format bench soak man lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -52,17 +52,7 @@ setup: $(VENV)/.run ## make .venv with what running takes
 setup-test: $(VENV)/.test $(KEYSTONE)/.made $(SWIFT)/.made test-packages ## add what the tests take
 
 run: $(VENV)/.run ## serve images from DATA, by default ~/.local/share/glancefs, and show them as files in MOUNT, ~/glancefs
-	@mkdir -p "$(DATA)" "$(MOUNT)"; trap stopped=yes INT TERM HUP; \
-	if $(BIN)/glancefs mount "$(DATA)" "$(MOUNT)"; then \
-	    echo "glancefs shows the images as files in $(MOUNT)"; \
-	    trap '$(BIN)/glancefs umount "$(MOUNT)"' EXIT; \
-	elif [ -z "$$stopped" ]; then \
-	    echo "Going on without the mount." >&2; \
-	fi; \
-	[ -z "$$stopped" ] || exit 130; \
-	$(BIN)/glancefs serve --data "$(DATA)" $(ARGS) & server=$$!; \
-	trap stopped=yes INT; trap 'stopped=yes; kill $$server 2>/dev/null' TERM HUP; \
-	while kill -0 $$server 2>/dev/null; do wait $$server; status=$$?; done; [ "$$stopped" ] || exit $$status
+	@exec $(BIN)/glancefs up --data "$(DATA)" $(ARGS) "$(MOUNT)"
 
 test: lint ## lint, then run the tests: make test ARGS="tests/unit -x"
 	@$(BIN)/pytest -n auto $(ARGS)
@@ -83,6 +73,9 @@ bench: setup-test bench-packages $(BENCH_PEERS) ## measure speed beside real pee
 soak: setup-test ## run the tests that take minutes
 	@$(BIN)/pytest -m soak $(ARGS)
 
+man: setup-test ## make the manual pages of the documentation
+	@$(BIN)/python -m tests.support.manual
+
 lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of each
 	@$(PIP) install uv
 	@compile="$(BIN)/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \
@@ -90,7 +83,8 @@ lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of e
 	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --extra keystone --extra postgresql --extra mariadb \
 	        --extra test --group build \
 	        --output-file requirements-test.lock && \
-	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --constraint requirements-test.lock --output-file requirements.lock && \
+	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --extra keystone --extra postgresql --extra mariadb \
+	        --constraint requirements-test.lock --output-file requirements.lock && \
 	    $$compile --group build --constraint requirements-test.lock --output-file requirements-build.lock && \
 	    $$compile --group keystone-server --output-file requirements-keystone.lock && \
 	    $$compile --group swift-server --output-file requirements-swift.lock
@@ -142,12 +136,12 @@ install-missing = missing=; for package in $(1); do \
 # Missing tools stop no tests on a user's machine; they are skipped by name.
 test-packages:
 	@$(call install-missing,$(TEST_PACKAGES)) || [ "$$CI" != true ]
-	@[ -e $(POSTGRESQL) ] || [ -e /usr/lib/postgresql/15/bin/postgres ] || $(MAKE) -s $(POSTGRESQL) || [ "$$CI" != true ]
+	@[ -e $(POSTGRESQL) ] || [ -e /usr/lib/postgresql/15/bin/postgres -a -e /usr/lib/postgresql/15/bin/pg_dump ] || $(MAKE) -s $(POSTGRESQL) || [ "$$CI" != true ]
 
 $(POSTGRESQL):
 	@$(call install-missing,$(POSTGRESQL_PACKAGES))
-	@mkdir -p .cache/postgresql && cd .cache/postgresql && apt-get download -qq postgresql-15 2>/dev/null && \
-	    dpkg-deb -x postgresql-15_*.deb .
+	@mkdir -p .cache/postgresql && cd .cache/postgresql && apt-get download -qq postgresql-15 postgresql-client-15 2>/dev/null && \
+	    for package in postgresql-*.deb; do dpkg-deb -x $$package . || exit; done
 
 bench-packages:
 	@$(call install-missing,$(BENCH_PACKAGES))

@@ -26,6 +26,7 @@ from gateway.http.signals import StopSignals
 from gateway.http.tls import Tls, load_tls
 from gateway.http.workers import Supervisor
 from glancefs.errors import ConfigError
+from glancefs.reporting import Sample
 
 if TYPE_CHECKING:
     from gateway.http.exchange import App
@@ -41,7 +42,8 @@ class Server:
 
     `app_factory` is called once in each process that answers requests, after the fork; `on_exit` with its result when
     that process has answered its last. `observer` is called for each finished request (each process has its own copy).
-    `ready` is called with the URL once connections are accepted. `shutdown_timeout` is how long, in seconds, requests
+    `ready` is called with the URL once connections are accepted, `watch` in each process that answers, with what tells
+    the data on their way there (`Engine.sample`). `shutdown_timeout` is how long, in seconds, requests
     under way may go on after a signal.
     Raises ConfigError from `run` and `start` when an address or a certificate can't be used.
     """
@@ -58,6 +60,7 @@ class Server:
         shutdown_timeout: float = _DEFAULT_SHUTDOWN,
         observer: Observer | None = None,
         ready: Callable[[str], None] | None = None,
+        watch: Callable[[Callable[[], Sample]], None] | None = None,
         on_exit: Callable[[App], None] | None = None,
     ) -> None:
         if workers < 1:
@@ -70,6 +73,7 @@ class Server:
         self._shutdown_timeout = shutdown_timeout
         self._observer = observer
         self._ready = ready
+        self._watch = watch
         self._on_exit = on_exit
         self._bound: Address | None = None
         self._engine: Engine | None = None
@@ -175,6 +179,8 @@ class Server:
             share=share,
         )
         self._engine.start()
+        if self._watch is not None:
+            self._watch(self._engine.sample)
 
     def _load_tls(self) -> Tls | None:
         certificate, key = self._tls_files

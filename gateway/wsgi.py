@@ -26,6 +26,8 @@ ROUTE_KEY: Final = "glancefs.route"
 """Where in the environ the application leaves the name of the route, for the access log and the metrics."""
 USER_KEY: Final = "glancefs.user"
 """Where in the environ the application leaves the name of who asks, for the access log."""
+SUBJECT_KEY: Final = "glancefs.subject"
+"""Where in the environ the application leaves what the data of a request are of, for who watches them pass."""
 CONTEXT_KEY: Final = "glancefs.context"
 """Where in the environ a mounted door finds who asks."""
 BASE_URL_KEY: Final = "glancefs.base_url"
@@ -35,6 +37,9 @@ HEADERS_KEY: Final = "glancefs.header_fields"
 
 WSGI itself joins repeated headers, so it can't tell two from one that holds a comma.
 """
+
+POSTPONE_KEY: Final = "glancefs.postpone"
+"""Where in the environ the server leaves how a request may wait for news (see `gateway.http`)."""
 
 STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 

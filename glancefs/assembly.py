@@ -27,6 +27,7 @@ from glancefs.model import ImageStatus
 from glancefs.registries.base import Registry, ServedRegistry
 from glancefs.registries.remote import RemoteRegistry
 from glancefs.registries.sql import SqlRegistry
+from glancefs.relocation import Relocation
 from glancefs.staging import SharedArea, Staging, sweep_shared, sweep_staged
 from glancefs.stores.base import Store, Swept
 from glancefs.stores.owner import Owner
@@ -49,12 +50,13 @@ class Assembly:
     """The core, put together; a context manager that lets go of it."""
 
     config: Config
-    registry: Registry
+    registry: ServedRegistry
     stores: Mapping[str, Store]
     images: Images
     folders: Folders
     locks: Locks
     dead_properties: DeadProperties
+    relocation: Relocation
 
     def __enter__(self) -> Self:
         return self
@@ -63,6 +65,13 @@ class Assembly:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def once(self, key: str, *, until: float | None = None) -> Assembly:
+        """Give the same core for one change, which is made once however often it is asked for (`ServedRegistry.once`).
+
+        It costs next to nothing, and is let go of without `close`.
+        """
+        return _over(self.config, self.registry.once(key, until=until), self.stores)
 
     def close(self) -> None:
         """Let go of connections and threads; may be called twice."""
@@ -83,6 +92,10 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
     except BaseException:
         registry.close()
         raise
+    return _over(config, registry, stores)
+
+
+def _over(config: Config, registry: ServedRegistry, stores: Mapping[str, Store]) -> Assembly:
     return Assembly(
         config=config,
         registry=registry,
@@ -98,10 +111,11 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
         folders=Folders(registry=registry, clock=utc_now),
         locks=Locks(registry=registry, clock=utc_now),
         dead_properties=DeadProperties(registry=registry, clock=utc_now),
+        relocation=Relocation(registry=registry, stores=stores, clock=utc_now),
     )
 
 
-def open_registry(config: Config, *, migrate: bool = False) -> Registry:
+def open_registry(config: Config, *, migrate: bool = False) -> ServedRegistry:
     """Open the registry alone, wherever it is; with ``migrate`` bring its database up to date first.
 
     Raises ConfigError, SchemaTooNew, RegistryUnavailable. The database of a remote one is its server's to migrate.
@@ -155,17 +169,26 @@ def _owners(registry: Registry, stores: Iterable[str]) -> Mapping[str, Owner]:
 
 
 def assemble_tree(
-    core: Assembly, *, user: str | None = None, documents: Mapping[str, Callable[[], bytes]] | None = None
+    core: Assembly,
+    *,
+    user: str | None = None,
+    documents: Mapping[str, Callable[[], bytes]] | None = None,
+    context: RequestContext | None = None,
+    since: int | None = None,
 ) -> ImageTree:
     """Put a tree of images on the core, as one user sees it (None: as the admin of this machine); a context manager.
+
+    ``context`` says instead who that is, and nobody may be meant. ``since`` is the time of folders that nobody made, in
+    nanoseconds, which several trees of one mount have in common (None: now).
 
     ``documents`` are further texts in ``.glance/``. What dead mounts of the same user left is in ``.glance/pending``
     at once. Raises StoreUnavailable.
     """
     config = core.config
-    context = RequestContext(user=user, is_admin=user in config.auth.admins)
-    if user is None:
+    if context is None and user is None:
         context = RequestContext(user=LOCAL_USER, is_admin=True)
+    if context is None:
+        context = RequestContext(user=user, is_admin=user in config.auth.admins)
     staging = Staging(folder=_staged_folder(core), user=context.user, max_upload=config.gateway.max_upload)
     tree = ImageTree(
         images=core.images,
@@ -176,8 +199,11 @@ def assemble_tree(
         context=context,
         documents=documents or {},
         public_url=config.gateway.public_url or "",
+        begun=Begun(since=since),
     )
-    tree.recover()
+    # Nobody left anything; what has lost its owner is not theirs.
+    if context.user is not None:
+        tree.recover()
     return tree
 
 

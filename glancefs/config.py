@@ -201,9 +201,39 @@ def remote_from_environment(environ: Mapping[str, str] | None = None) -> RemoteC
     )
 
 
+def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Give the folder for what can be had again, of the user who asks (XDG Base Directory Specification)."""
+    variables = os.environ if environ is None else environ
+    said = variables.get("XDG_CACHE_HOME", "")
+    # Relative paths are to be ignored.
+    return (Path(said) if said.startswith("/") else _home(variables) / ".cache") / "glancefs"
+
+
 def notify_address(environ: Mapping[str, str] | None = None) -> str | None:
     """Read where systemd wants to hear that a service is ready (sd_notify(3)); None where nobody does."""
     return (os.environ if environ is None else environ).get("NOTIFY_SOCKET") or None
+
+
+def watchdog_seconds(environ: Mapping[str, str] | None = None) -> float | None:
+    """Read within how many seconds systemd wants to hear again and again that this very process is alive.
+
+    None where nobody does (sd_watchdog_enabled(3)).
+    """
+    variables = os.environ if environ is None else environ
+    microseconds, pid = variables.get("WATCHDOG_USEC", ""), variables.get("WATCHDOG_PID", str(os.getpid()))
+    return int(microseconds) / 1e6 if microseconds.isdecimal() and pid == str(os.getpid()) else None
+
+
+def with_tilde(path: str, environ: Mapping[str, str] | None = None) -> str:
+    """Give a path as people write it, with ``~`` for their home."""
+    home = str(_home(os.environ if environ is None else environ))
+    return f"~{path.removeprefix(home)}" if home != "/" and path.startswith(f"{home}/") else path
+
+
+def wants_plain_text(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether a terminal is to be written on line by line: it can't do more, or its user wants no colour."""
+    variables = os.environ if environ is None else environ
+    return bool(variables.get("NO_COLOR")) or variables.get("TERM", "dumb") in {"", "dumb"}
 
 
 def _home(environ: Mapping[str, str]) -> Path:

@@ -33,6 +33,7 @@ class LocalFile:
         self.checksum: Final = checksum
         self._descriptor: Final = descriptor
         self._position = 0
+        self._adopting: dict[Store, bool] = {}
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Give what comes next, as a `glancefs.stores.base.Source`."""
@@ -40,8 +41,25 @@ class LocalFile:
         self._position += count
         return count
 
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """Give all data from their beginning, in pieces of at most so many bytes; may be asked for again."""
+        position = 0
+        while position < self.size:
+            piece = os.pread(self._descriptor, min(size, self.size - position), position)
+            if not piece:
+                message = f"{self.path} ends at byte {position}, not at {self.size}."
+                raise EOFError(message)
+            yield piece
+            position += len(piece)
+
     def can_be_adopted(self, store: Store) -> TypeGuard[AdoptingStore]:
         """Say whether the store can take the file over as it is."""
+        known = self._adopting.get(store)
+        if known is None:
+            known = self._adopting[store] = self._is_beside(store)
+        return known
+
+    def _is_beside(self, store: Store) -> bool:
         folder = store.staging_folder
         if not store.capabilities.adopts_files or folder is None:
             return False

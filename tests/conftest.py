@@ -16,11 +16,13 @@ pytest_plugins = [
     "tests.support.images",
     "tests.support.keystone",
     "tests.support.mounting",
+    "tests.support.apart",
     "tests.support.cli",
     "tests.support.databases",
     "tests.support.rest",
     "tests.support.dav",
     "tests.support.swift",
+    "tests.support.terminal",
 ]
 
 # No test judges by the clock, so neither does Hypothesis; under CI the same code gives the same verdict every time.

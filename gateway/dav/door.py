@@ -32,7 +32,7 @@ from gateway.dav.reading import NoData, download
 from gateway.dav.writing import said_with, size_of, source_of
 from gateway.dav.xml import DECLARATION, TYPE, condition, parsed_body
 from gateway.problems import Problem, internal_problem, method_not_allowed, problem_of, problem_response
-from gateway.wsgi import BASE_URL_KEY, CONTEXT_KEY, STATUS_LINES, Request, Response, no_content, whole
+from gateway.wsgi import BASE_URL_KEY, CONTEXT_KEY, STATUS_LINES, SUBJECT_KEY, Request, Response, no_content, whole
 from glancefs.assembly import Trees
 from glancefs.errors import GlancefsError, InvalidRequest, Locked, LockNotFound, NotAuthenticated, NotFound
 from glancefs.registries.locks import Lock
@@ -169,6 +169,7 @@ class DavDoor:
     def _get(self, call: Call) -> Response:
         entry = call.followed(call.entry())
         if entry.kind is not EntryKind.FOLDER:
+            call.request.environ[SUBJECT_KEY] = entry.path
             return download(call.request, call.tree, entry)
         if not call.target.is_folder:
             there = call.share.href(entry.path, is_folder=True)
@@ -215,7 +216,7 @@ class DavDoor:
         if call.target.is_folder:
             raise DAVError(HTTPStatus.METHOD_NOT_ALLOWED, "A file has no slash at the end of its URL.")
         source, checksum = source_of(request, size)
-
+        request.environ[SUBJECT_KEY] = call.path
         try:
             with self._uploads():
                 put = call.tree.put(

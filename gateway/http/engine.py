@@ -16,6 +16,8 @@ import ssl
 import sys
 import threading
 import time
+from collections import deque
+from dataclasses import replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
@@ -30,15 +32,18 @@ from gateway.http.listen import Address
 from gateway.http.parking import Parking
 from gateway.http.pool import Pool
 from gateway.http.tls import Tls
+from glancefs.reporting import Sample, Transfer
 
 if TYPE_CHECKING:
     from wsgiref.types import WSGIEnvironment
 
     from gateway.http.connection import Connection
-    from gateway.http.exchange import App
+    from gateway.http.exchange import App, Exchange
 
 _POLL = 0.02
 _LAST_WAIT = 2.0
+_TOLD = 100
+"""How many transfers are kept that have ended, for who asks for them."""
 
 
 class Engine(HTTPServer):
@@ -70,6 +75,9 @@ class Engine(HTTPServer):
         self.parking = Parking(engine=self, listener=listener, share=share)
         self._environ = _base_environ(address, multiprocess=share is not None)
         self._date = (0, "")
+        self.exchanges: set[Exchange] = set()
+        """The requests that an application is answering."""
+        self._ended: deque[Transfer] = deque(maxlen=_TOLD)
         self._selector: threading.Thread | None = None
 
     # -- for the parts
@@ -125,6 +133,20 @@ class Engine(HTTPServer):
     def forget(self, conn: Connection) -> None:
         """Take note that a connection is about to be closed."""
         self.parking.forget(conn)
+
+    def forget_exchange(self, exchange: Exchange) -> None:
+        """Take note that a request is answered, as well as it goes."""
+        self.exchanges.discard(exchange)
+        transfer = exchange.transfer()
+        if transfer is not None:
+            self._ended.append(replace(transfer, outcome="done" if exchange.succeeded else "failed"))
+
+    def sample(self) -> Sample:
+        """Give what is on its way, and what has ended since this was asked before; for one asker."""
+        ended = [self._ended.popleft() for _ in range(len(self._ended))]
+        # Copied in one step: other threads add and remove.
+        under_way = [exchange.transfer() for exchange in list(self.exchanges)]
+        return Sample(under_way=[one for one in under_way if one is not None], ended=ended)
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:  # noqa: FBT001, FBT002  (as cheroot calls it)
         """Log what cheroot's own parts have to say."""

@@ -23,7 +23,9 @@ from gateway.http.body import Body
 from gateway.http.head import Head
 from gateway.http.refusal import PROBLEM_TYPE, Refusal, no_place, problem, status_line
 from gateway.http.sendfile import FileShrank, FileSlice, FileWrapper
+from gateway.http.waiting import Bell
 from glancefs.errors import GlancefsError, UploadTruncated
+from glancefs.reporting import Transfer
 
 if TYPE_CHECKING:
     from gateway.http.connection import Connection
@@ -43,6 +45,7 @@ _OURS = frozenset({"transfer-encoding", "keep-alive", "upgrade", "trailer"})
 _COALESCE = 64 * 1024
 _LONG_RESPONSE = 256 * 1024
 _LAST_CHUNK = b"0\r\n\r\n"
+_UPLOADS = frozenset({"PUT", "POST"})
 
 
 class BrokenResponse(Exception):
@@ -67,18 +70,22 @@ class Exchange:
         self._on_wire = False
         self._complete = False
         self._left: int | None = None
+        self._length: int | None = None
         self._chunked = False
         self._bodiless = head.method == "HEAD"
         self._pending = b""
         self._started = time.monotonic()
         self._sent_before = self._wire.sent
         self.keep = head.keep_alive
+        self.is_postponed = False
+        """The application has said that its answer can wait, and nothing of it was sent."""
         self.environ = self._make_environ()
 
     # -- the outside
 
     def run(self, app: App) -> bool:
         """Let the application answer. Gives whether the connection may serve another request."""
+        self._engine.exchanges.add(self)
         try:
             self._answer(app)
         except Refusal as refusal:
@@ -102,8 +109,34 @@ class Exchange:
         finally:
             self._upload.release()
             self._download.release()
-            self._note()
+            self._engine.forget_exchange(self)
+            if not self.is_postponed:
+                self._note()
         return self.keep
+
+    def transfer(self) -> Transfer | None:
+        """Tell of the data that are on their way, if that may take a while; for any thread, at any time."""
+        is_upload = self._head.method in _UPLOADS and bool(self._head.chunked or self._head.length)
+        if is_upload:
+            done, size = self._body.taken, self._head.length or None
+        elif self._length is not None and self._length > _LONG_RESPONSE and self._head.method == "GET":
+            done, size = min(self._wire.sent - self._sent_before, self._length), self._length
+        else:
+            return None
+        subject = self.environ.get("glancefs.subject") or self._head.path.encode("latin-1").decode(errors="replace")
+        return Transfer(
+            key=id(self),
+            name=str(subject),
+            is_upload=is_upload,
+            done=done,
+            size=size,
+            seconds=time.monotonic() - self._started,
+        )
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the answer went out whole, and says that what was asked for was done."""
+        return self._complete and self._status.startswith("2")
 
     def refuse(self, refusal: Refusal) -> bool:
         """Answer in the application's place, without asking it."""
@@ -119,6 +152,8 @@ class Exchange:
     def _answer(self, app: App) -> None:
         response = app(self.environ, self._start_response)
         try:
+            if self.is_postponed:
+                return
             if isinstance(response, list | tuple):
                 self._send_known(response)
             else:
@@ -258,7 +293,7 @@ class Exchange:
             if code != 304:  # noqa: PLR2004  (RFC 9110, section 8.6: 1xx and 204 carry no Content-Length)
                 self._headers = [(name, value) for name, value in self._headers if name.lower() != "content-length"]
         if declared is not None:
-            self._left = int(declared)
+            self._left = self._length = int(declared)
         elif not self._bodiless:
             self._chunked = self._head.protocol == "HTTP/1.1"
             self.keep = self.keep and self._chunked
@@ -270,6 +305,7 @@ class Exchange:
 
     def _fail(self, refusal: Refusal) -> None:
         """Send a refusal, or end the connection so that the client notices when a response is under way already."""
+        self.is_postponed = False
         if self._on_wire:
             self.keep = False
             if not self._complete:
@@ -305,7 +341,13 @@ class Exchange:
         environ["wsgi.file_wrapper"] = FileWrapper
         environ["glancefs.header_fields"] = head.fields
         environ["glancefs.body_awaited"] = self._body.awaited
+        if self._connection.may_wait(head):
+            environ["glancefs.postpone"] = self._postpone
         return environ
+
+    def _postpone(self, seconds: float) -> Bell:
+        self.is_postponed = True
+        return self._connection.begin_waiting(seconds)
 
     def _shown_path(self) -> str:
         return repr(self._head.path)

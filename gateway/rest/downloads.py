@@ -18,7 +18,7 @@ from gateway.problems import Problem, problem_response
 from gateway.ranges import ByteRange, Multipart, wanted_ranges
 from gateway.rest.dialect import Dialect
 from gateway.rest.representations import etag_of, last_modified, meta_headers
-from gateway.wsgi import Request, Response
+from gateway.wsgi import SUBJECT_KEY, Request, Response
 from glancefs.images import Images
 from glancefs.model import Image
 from glancefs.reader import ImageReader
@@ -46,6 +46,7 @@ class Downloads:
         failed = failed_condition(request, etag=etag_of(image), modified=image.updated_at, is_read=True)
         if failed is not None:
             return _unread(request, dialect, image, failed)
+        request.environ[SUBJECT_KEY] = image.name
         reader = self._images.open_image(image)
         try:
             return _data(request, dialect, reader)

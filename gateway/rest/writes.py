@@ -30,7 +30,7 @@ from gateway.rest.fields import (
 )
 from gateway.rest.lists import JSON_TYPE
 from gateway.rest.representations import detail, etag_of, uri_of
-from gateway.wsgi import Request, Response, whole
+from gateway.wsgi import SUBJECT_KEY, Request, Response, whole
 from glancefs.errors import InvalidRequest, NotAuthenticated, SizeMismatch
 from glancefs.images import Images
 from glancefs.model import Image, ImageChanges, ImageStatus
@@ -58,6 +58,7 @@ class Writes:
         if upload is None:
             image = self._images.create(request.context, new)
         else:
+            request.environ[SUBJECT_KEY] = new.name
             with self._uploads():
                 image = self._images.add(request.context, new, upload.source, size=upload.size)
         return _told(request, dialect, image, status=HTTPStatus.CREATED)
@@ -99,6 +100,7 @@ class Writes:
         if size is not None and upload.size is not None and size != upload.size:
             message = f"The data can't be both {size} and {upload.size} bytes long."
             raise SizeMismatch(message)
+        request.environ[SUBJECT_KEY] = image.name
         with self._uploads():
             return self._images.upload(
                 request.context,

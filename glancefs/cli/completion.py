@@ -17,17 +17,22 @@ SHELLS = ("bash", "zsh", "fish")
 
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
-@click.pass_context
-def completion(context: click.Context, *, shell: str) -> None:
+def completion(*, shell: str) -> None:
     """Print the completion script for a shell.
 
     For bash: `glancefs completion bash > ~/.local/share/bash-completion/completions/glancefs`.
     """
+    sys.stdout.write(script_for(shell) + "\n")
+
+
+def script_for(shell: str) -> str:
+    """Give the script for one of `SHELLS`. Raises UsageError where click has none."""
     from click.shell_completion import get_completion_class
+
+    from glancefs.cli.root import root
 
     kind = get_completion_class(shell)
     if kind is None:
         message = f"There is no completion for {shell}."
         raise click.UsageError(message)
-    root = context.find_root().command
-    sys.stdout.write(kind(root, {}, "glancefs", "_GLANCEFS_COMPLETE").source() + "\n")
+    return kind(root, {}, "glancefs", "_GLANCEFS_COMPLETE").source()

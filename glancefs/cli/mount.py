@@ -9,10 +9,12 @@ Threading: used by the main thread; a mount in the background is a process of it
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import select
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,19 +22,40 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from glancefs.cli.owner import act_as_owner
+from glancefs.cli.remote_mount import RemoteMount, is_server, refuse_elsewhere
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.sweeping import FirstSweep
 from glancefs.errors import ConfigError, Conflict
 
 if TYPE_CHECKING:
+    from glancefs.assembly import Assembly
     from glancefs.config import Config
+    from glancefs.context import RequestContext
     from glancefs.fuse.options import MountOptions
+    from glancefs.fuse.statistics import Statistics
+    from glancefs.fuse.views import TreePerUser
+    from glancefs.reporting import Reporter
+    from glancefs.tree import ImageTree
 
 _log = logging.getLogger(__name__)
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 READY_PATIENCE: Final = 60.0
 _EMBEDDED: Final = "sqlite:"
+
+
+class Source(click.Path):
+    """A path, or the URL of a server; completed like a path."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,  # noqa: ARG002 - click hands it over
+        ctx: click.Context | None,  # noqa: ARG002 - click hands it over
+    ) -> str:
+        """Give it as it was said."""
+        return os.fspath(value)
 
 
 class Place(click.Path):
@@ -50,18 +73,26 @@ class Place(click.Path):
 
 @click.command()
 @shared_options("debug")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=Source())
 @click.argument("mountpoint", type=Place())
 @click.option("-o", "--options", "said_options", multiple=True, metavar="OPTION[=VALUE],…", help="Mount options.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to standard error.")
 @click.option(
     "--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="What is logged at the least."
 )
+@click.option("--check", is_flag=True, help="Say what is wrong with all this, if anything is, and mount nothing.")
 @pass_said
 def mount(
-    said: Said, *, source: Path, mountpoint: Path, said_options: tuple[str, ...], foreground: bool, log_level: str
+    said: Said,
+    *,
+    source: str,
+    mountpoint: Path,
+    said_options: tuple[str, ...],
+    foreground: bool,
+    log_level: str,
+    check: bool,
 ) -> None:
-    """Show the images of SOURCE, a data folder or a configuration file, as files at MOUNTPOINT.
+    """Show the images of SOURCE as files at MOUNTPOINT: of a data folder, a configuration file, or a server's URL.
 
     Returns once the mount answers, and leaves it running until `glancefs umount` or umount(8).
     """
@@ -71,14 +102,22 @@ def mount(
 
     del said
     options = read_options(said_options)
-    config = _config(source, options)
+    far = RemoteMount.of(source, options) if is_server(source) else None
+    config = _config(Path(source), options) if far is None else None
     point = place_of(mountpoint)
     check_free(point)
-    label = str(source.absolute())
+    if far is not None:
+        far.check_place(point)
+    if check:
+        return
+    label = source if far is not None else str(Path(source).absolute())
 
     def serve(ready: Callable[[], None]) -> None:
         log_to(options.log, level=log_level, is_foreground=foreground)
-        _serve(config, options, point, label, ready)
+        if far is not None:
+            far.serve(point, ready)
+        elif config is not None:
+            serve_mount(config, options, point, label, ready)
 
     if foreground:
         serve(lambda: _log.info("%s is at %s", label, point))
@@ -89,6 +128,7 @@ def mount(
 def _config(source: Path, options: MountOptions) -> Config:
     from glancefs.config import load
 
+    refuse_elsewhere(options)
     said: dict[str, object] = {}
     if options.public is not None:
         said["default_is_public"] = options.public
@@ -100,24 +140,43 @@ def _config(source: Path, options: MountOptions) -> Config:
     raise ConfigError(message)
 
 
-def _serve(config: Config, options: MountOptions, point: Path, label: str, ready: Callable[[], None]) -> None:
+def serve_mount(
+    config: Config,
+    options: MountOptions,
+    point: Path,
+    label: str,
+    ready: Callable[[], None],
+    *,
+    reporter: Reporter | None = None,
+) -> None:
+    """Serve a mount until it is taken away or a signal comes; ``reporter`` hears what it is moving.
+
+    Raises ConfigError when it can't be mounted, RegistryUnavailable, StoreUnavailable.
+    """
     from glancefs.assembly import assemble, assemble_tree
     from glancefs.config import notify_address
     from glancefs.fuse.daemon import tell_systemd
     from glancefs.fuse.mount import Session
     from glancefs.fuse.statistics import Statistics
 
+    act_as_owner(config.data)
     statistics = Statistics()
     address = notify_address()
 
     def tell() -> None:
         ready()
         tell_systemd(address, "READY=1")
+        if reporter is not None:
+            reporter.watch(statistics.sample)
 
-    with (
-        assemble(config, migrate=config.registry.startswith(_EMBEDDED)) as core,
-        assemble_tree(core, user=options.user, documents={"stats": statistics.document}) as tree,
-    ):
+    with contextlib.ExitStack() as stack:
+        core = stack.enter_context(assemble(config, migrate=config.registry.startswith(_EMBEDDED)))
+        tree: ImageTree | TreePerUser
+        if options.multiuser:
+            tree = _tree_per_user(core, options)
+        else:
+            documents = {"stats": statistics.document}
+            tree = stack.enter_context(assemble_tree(core, user=options.user, documents=documents))
         sweep = FirstSweep(core)
         if not options.read_only:
             sweep.begin()
@@ -126,8 +185,24 @@ def _serve(config: Config, options: MountOptions, point: Path, label: str, ready
             session.serve()
         finally:
             sweep.stop()
+            if reporter is not None:
+                reporter.stop()
             tell_systemd(address, "STOPPING=1")
             _log.info("%s is unmounted: %s", point, statistics.line())
+
+
+def _tree_per_user(core: Assembly, options: MountOptions) -> TreePerUser:
+    from glancefs.assembly import assemble_tree
+    from glancefs.fuse.users import Users, read_table
+    from glancefs.fuse.views import TreePerUser
+
+    users = Users(table=None if options.users is None else read_table(options.users))
+    since = time.time_ns()
+
+    def make(context: RequestContext, statistics: Statistics) -> ImageTree:
+        return assemble_tree(core, context=context, documents={"stats": statistics.document}, since=since)
+
+    return TreePerUser(users=users, make_tree=make)
 
 
 @click.command()

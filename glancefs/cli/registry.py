@@ -17,6 +17,8 @@ import click
 from glancefs import __version__
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.serve import LEVELS, set_up_logging
+from glancefs.cli.watchdog import Watchdog
+from glancefs.config import notify_address, watchdog_seconds
 from glancefs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def registry(said: Said, *, listen: str | None, workers: int | None, log_level: 
     from gateway.server import Server
     from glancefs.assembly import open_served_registry, registry_token
 
-    config = said.load({"registry_server.listen": listen, "registry_server.workers": workers})
+    config = said.load({"registry_server.listen": listen, "registry_server.workers": workers}, writes=True)
     token = registry_token(config)
     _refuse_open_door(config, is_guarded=token is not None)
     set_up_logging(log_level)
@@ -49,18 +51,26 @@ def registry(said: Said, *, listen: str | None, workers: int | None, log_level: 
     open_served_registry(config, migrate=config.registry.startswith(_EMBEDDED)).close()
     serving = config.registry_server
     metrics = make_registry_metrics(workers=serving.workers)
-    opened: list[Registry] = []
+    opened: list[Registry | Clocked] = []
 
     def start() -> Clocked:
         from gateway.assembly import make_registry_application
 
         served = open_served_registry(config)
-        opened.append(served)
-        return make_registry_application(served, token=token, metrics=metrics)
+        application = make_registry_application(served, token=token, metrics=metrics)
+        # Nobody is woken any more when the registry is gone.
+        opened.extend((application, served))
+        return application
 
     def stop(_: object) -> None:
         for one in opened:
             one.close()
+
+    watchdog = Watchdog(address=notify_address(), seconds=watchdog_seconds())
+
+    def ready(url: str) -> None:
+        watchdog.announce(url)
+        _announce(config, url, is_guarded=token is not None)
 
     server = Server(
         app_factory=start,
@@ -70,10 +80,11 @@ def registry(said: Said, *, listen: str | None, workers: int | None, log_level: 
         tls_key=serving.tls_key,
         shutdown_timeout=config.gateway.shutdown_timeout,
         observer=metrics.observe,
-        ready=lambda url: _announce(config, url, is_guarded=token is not None),
+        ready=ready,
         on_exit=stop,
     )
-    return server.run()
+    with watchdog:
+        return server.run()
 
 
 def _refuse_open_door(config: Config, *, is_guarded: bool) -> None:

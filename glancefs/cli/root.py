@@ -93,6 +93,7 @@ class LazyGroup(click.Group):
         "registry": "registry:registry",
         "mount": "mount:mount",
         "umount": "mount:umount",
+        "up": "up:up",
         "list": "images:list_images",
         "show": "images:show",
         "add": "transfers:add",
@@ -107,6 +108,7 @@ class LazyGroup(click.Group):
         "user": "users:users",
         "config": "configuration:configuration",
         "completion": "completion:completion",
+        "install-helpers": "installing:install_helpers",
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

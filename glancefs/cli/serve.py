@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -19,14 +20,18 @@ import click
 from glancefs import __version__
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.sweeping import FirstSweep
+from glancefs.cli.watchdog import Watchdog
+from glancefs.config import notify_address, watchdog_seconds
 from glancefs.errors import ConfigError, StoreUnavailable
 
 if TYPE_CHECKING:
     from gateway.application import Application
     from gateway.http.limits import Limits
     from gateway.metrics import Metrics
+    from gateway.server import Server
     from glancefs.assembly import Assembly
     from glancefs.config import Config, GatewayConfig
+    from glancefs.reporting import Reporter
     from glancefs.stores.base import Store
 
 _log = logging.getLogger(__name__)
@@ -48,14 +53,30 @@ _EMBEDDED: Final = "sqlite:"
 @pass_said
 def serve(said: Said, *, listen: str | None, workers: int | None, insecure: bool, log_level: str) -> int:
     """Serve the images of a data folder over HTTP until SIGTERM or Ctrl-C."""
+    config = said.load({"gateway.listen": listen, "gateway.workers": workers}, writes=True)
+    refuse_open_door(config, is_insecure=insecure)
+    set_up_logging(log_level)
+    watchdog = Watchdog(address=notify_address(), seconds=watchdog_seconds())
+
+    def ready(url: str) -> None:
+        watchdog.announce(url)
+        _announce(config, url)
+
+    server = make_server(config, ready=ready)
+    with watchdog:
+        return server.run()
+
+
+def make_server(config: Config, *, ready: Callable[[str], None], reporter: Reporter | None = None) -> Server:
+    """Give the server of a configuration. ``reporter`` hears from each of its processes what it is moving.
+
+    Raises ConfigError, StoreUnavailable, RegistryUnavailable.
+    """
     from gateway.server import Server
 
-    config = said.load({"gateway.listen": listen, "gateway.workers": workers})
-    _refuse_open_door(config, is_insecure=insecure)
-    set_up_logging(log_level)
-    serving = _Serving(config)
+    serving = _Serving(config, reporter)
     gateway = config.gateway
-    server = Server(
+    return Server(
         app_factory=serving.start,
         listen=str(gateway.listen),
         workers=gateway.workers,
@@ -64,16 +85,16 @@ def serve(said: Said, *, listen: str | None, workers: int | None, insecure: bool
         limits=_limits(gateway),
         shutdown_timeout=gateway.shutdown_timeout,
         observer=serving.metrics.observe,
-        ready=lambda url: _announce(config, url),
+        ready=ready,
+        watch=reporter.watch if reporter is not None else None,
         on_exit=lambda _: serving.stop(),
     )
-    return server.run()
 
 
 class _Serving:
     """What the processes of one server share, and what each of them has of its own."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, reporter: Reporter | None) -> None:
         from gateway.assembly import make_metrics
         from glancefs.assembly import assemble
 
@@ -83,6 +104,7 @@ class _Serving:
             for store in core.stores.values():
                 _try(store)
         self.metrics: Metrics = make_metrics(config.gateway)
+        self._reporter = reporter
         self._core: Assembly | None = None
         self._application: Application | None = None
         self._sweep: FirstSweep | None = None
@@ -106,6 +128,8 @@ class _Serving:
 
     def stop(self) -> None:
         """Let go of what this process has."""
+        if self._reporter is not None:
+            self._reporter.stop()
         if self._application is not None:
             self._application.close()
         if self._sweep is not None:
@@ -125,7 +149,8 @@ def _try(store: Store) -> None:
         _log.warning("Starting without the store %r, until it answers: %s", store.scheme, error)
 
 
-def _refuse_open_door(config: Config, *, is_insecure: bool) -> None:
+def refuse_open_door(config: Config, *, is_insecure: bool) -> None:
+    """Refuse to let everybody in from everywhere, unless that was said. Raises ConfigError."""
     listen = config.gateway.listen
     if config.auth.mode == "none" and not listen.is_loopback and not is_insecure:
         message = (
@@ -162,15 +187,19 @@ def _announce(config: Config, url: str) -> None:
     public = config.gateway.public_url
     if public:
         lines.append(f"  known as {public}")
-    lines += [f"  images  {url}/images/", f"  v1      {url}/v1/"]
-    if config.gateway.dav:
-        lines.append(f"  dav     {url}/dav/")
-    lines += _who(config)
+    lines += [f"  {name:7} {address}" for name, address in addresses(config, url)]
+    lines += who_may(config)
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 
 
-def _who(config: Config) -> list[str]:
+def addresses(config: Config, url: str) -> list[tuple[str, str]]:
+    """Give the name and the address of each door of a server."""
+    doors = [("images", f"{url}/images/"), ("v1", f"{url}/v1/")]
+    return [*doors, ("dav", f"{url}/dav/")] if config.gateway.dav else doors
+
+
+def who_may(config: Config) -> list[str]:
     """Say who may do what, and what an operator may not have meant."""
     listen = config.gateway.listen
     if config.auth.mode == "none":

@@ -13,11 +13,12 @@ Threading: the bridge belongs to the loop's thread; what it carries runs in thre
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, Generic, TypeVar, TypeVarTuple, cast
+from typing import Any, Final, Generic, TypeVar, TypeVarTuple, cast
 
 import trio
 
@@ -31,6 +32,9 @@ Ts = TypeVarTuple("Ts")
 _METADATA_THREADS: Final = 8
 _DATA_THREADS: Final = 32
 """As many as programs that may wait for a commit at once: commits of many share one sync of the registry."""
+
+_WAITING_THREADS: Final = 32
+"""As many as users whose views each wait for others' changes; more take turns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,27 +54,121 @@ class Deadlines:
         return self.change + size / self.slowest_data
 
 
-@dataclass(slots=True)
-class _Outcome(Generic[T]):
-    """What became of a change."""
+class _Job(Generic[T]):
+    """Something on its way through a lane."""
 
-    done: trio.Event = field(default_factory=trio.Event)
-    value: T | None = None
-    error: BaseException | None = None
-    is_awaited: bool = True
+    __slots__ = ("asker", "error", "is_change", "value", "work")
+
+    def __init__(self, work: Callable[[], T], *, is_change: bool) -> None:
+        self.work: Final = work
+        self.is_change: Final = is_change
+        self.asker: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        """Who waits for the outcome, if anybody does."""
+        self.value: T | None = None
+        self.error: BaseException | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is to be done at all: a change always is, a look as long as somebody waits for it."""
+        return self.is_change or self.asker is not None
+
+    async def outcome(self) -> T:
+        """Wait for the end, and give what the work gave, or raise what it raised; who is cancelled waits no longer."""
+
+        def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self.asker = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(give_up)
+        if self.error is not None:
+            raise self.error
+        return cast("T", self.value)
+
+
+class _Changes:
+    """How many changes are under way."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._none: trio.Event = trio.Event()
+
+    def count(self, more: int) -> None:
+        """Count one that has begun, or (-1) ended."""
+        self._number += more
+        if not self._number:
+            self._none.set()
+
+    async def ended(self) -> None:
+        """Wait until there are none."""
+        while self._number:
+            self._none = trio.Event()
+            await self._none.wait()
+
+
+class _Lane:
+    """Threads for one kind of work, so many at the most.
+
+    trio's own way to a thread prepares every crossing for what is never needed here, and gives the thread a name each
+    time; that took a third of what a crossing costs.
+    """
+
+    def __init__(self, *, threads: int, changes: _Changes) -> None:
+        self._token: Final = trio.lowlevel.current_trio_token()
+        self._changes: Final = changes
+        self._free = threads
+        self._waiting: Final[deque[_Job[Any]]] = deque()
+
+    def begin(self, job: _Job[Any]) -> None:
+        """Start a job, or have it wait for a thread."""
+        if self._free:
+            self._free -= 1
+            self._start(job)
+        else:
+            self._waiting.append(job)
+
+    def _start(self, job: _Job[Any]) -> None:
+        def carry() -> None:
+            try:
+                job.value = job.work()
+            except BaseException as error:  # noqa: BLE001 - handed to who asked, or logged for the operator
+                job.error = error
+
+        def deliver(_: object) -> None:
+            # The loop does not wait for looks that were given up.
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._arrived, job)
+
+        trio.lowlevel.start_thread_soon(carry, deliver)
+
+    def _arrived(self, job: _Job[Any]) -> None:
+        self._free += 1
+        while self._waiting and self._free:
+            waiting = self._waiting.popleft()
+            if waiting.is_wanted:
+                self._free -= 1
+                self._start(waiting)
+        if job.asker is not None:
+            trio.lowlevel.reschedule(job.asker)
+        elif job.is_change and job.error is not None:
+            _log.warning("a change that nobody waited for any longer has failed: %s", job.error)
+        if job.is_change:
+            self._changes.count(-1)
 
 
 class Bridge:
     """Made by `open_bridge`."""
 
-    def __init__(self, *, nursery: trio.Nursery, deadlines: Deadlines, statistics: Statistics) -> None:
+    def __init__(
+        self, *, nursery: trio.Nursery, changes: _Changes, deadlines: Deadlines, statistics: Statistics
+    ) -> None:
         self.deadlines: Final = deadlines
         self._nursery: Final = nursery
         self._statistics: Final = statistics
-        self._metadata: Final = trio.CapacityLimiter(_METADATA_THREADS)
-        self._data: Final = trio.CapacityLimiter(_DATA_THREADS)
-        self._notices: Final = trio.CapacityLimiter(1)
-        self._waits: Final = trio.CapacityLimiter(1)
+        self._changes: Final = changes
+        self._metadata: Final = _Lane(threads=_METADATA_THREADS, changes=changes)
+        self._data: Final = _Lane(threads=_DATA_THREADS, changes=changes)
+        self._notices: Final = _Lane(threads=1, changes=changes)
+        self._waits: Final = trio.CapacityLimiter(_WAITING_THREADS)
 
     async def look(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Ask for metadata. Raises what the work raises, and TooSlowError."""
@@ -100,39 +198,29 @@ class Bridge:
         """Begin something of our own that leaving the bridge waits for; it must not raise."""
         self._nursery.start_soon(work)
 
-    async def _look(self, lane: trio.CapacityLimiter, work: Callable[[], T]) -> T:
+    async def _look(self, lane: _Lane, work: Callable[[], T]) -> T:
+        return await self._carry(lane, _Job(work, is_change=False), self.deadlines.look)
+
+    async def _change(self, lane: _Lane, work: Callable[[], T], deadline: float) -> T:
+        self._changes.count(1)
+        return await self._carry(lane, _Job(work, is_change=True), deadline)
+
+    async def _carry(self, lane: _Lane, job: _Job[T], deadline: float) -> T:
         self._statistics.hops += 1
-        with trio.fail_after(self.deadlines.look):
-            return await trio.to_thread.run_sync(work, limiter=lane, abandon_on_cancel=True)
-
-    async def _change(self, lane: trio.CapacityLimiter, work: Callable[[], T], deadline: float) -> T:
-        self._statistics.hops += 1
-        outcome = _Outcome[T]()
-        self._nursery.start_soon(_carry, lane, work, outcome)
-        try:
-            with trio.fail_after(deadline):
-                await outcome.done.wait()
-        except BaseException:
-            outcome.is_awaited = False
-            raise
-        if outcome.error is not None:
-            raise outcome.error
-        return cast("T", outcome.value)
-
-
-async def _carry(lane: trio.CapacityLimiter, work: Callable[[], T], outcome: _Outcome[T]) -> None:
-    with trio.CancelScope(shield=True):
-        try:
-            outcome.value = await trio.to_thread.run_sync(work, limiter=lane)
-        except Exception as error:  # noqa: BLE001 - handed to who asked, or logged for the operator below
-            outcome.error = error
-            if not outcome.is_awaited:
-                _log.warning("a change that nobody waited for any longer has failed: %s", error)
-        outcome.done.set()
+        lane.begin(job)
+        # `trio.fail_after` is this and two generators.
+        with trio.CancelScope(deadline=trio.current_time() + deadline):
+            return await job.outcome()
+        raise trio.TooSlowError
 
 
 @asynccontextmanager
 async def open_bridge(*, statistics: Statistics, deadlines: Deadlines | None = None) -> AsyncIterator[Bridge]:
     """Open the bridge; leaving it waits until every change that was begun has ended."""
-    async with trio.open_nursery() as nursery:
-        yield Bridge(nursery=nursery, deadlines=deadlines or Deadlines(), statistics=statistics)
+    changes = _Changes()
+    try:
+        async with trio.open_nursery() as nursery:
+            yield Bridge(nursery=nursery, changes=changes, deadlines=deadlines or Deadlines(), statistics=statistics)
+    finally:
+        with trio.CancelScope(shield=True):
+            await changes.ended()

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from functools import partial
-from itertools import count
 from typing import Final
 
 from pyfuse3 import FileInfo, FUSEError
@@ -27,7 +27,9 @@ from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.replacing import Replacements
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
-from glancefs.fuse.windows import PageWindow, StreamWindow
+from glancefs.fuse.windows import AheadWindow, PageWindow, StreamWindow
+from glancefs.reader import DataReader
+from glancefs.remote_reader import RemoteReader
 from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree import Entry, EntryKind, ImageTree
 
@@ -44,7 +46,9 @@ class OpenFiles:
         publisher: Publisher,
         passthrough: Passthrough,
         statistics: Statistics,
+        numbers: Iterator[int],
     ) -> None:
+        """``numbers`` are those that handles get; none comes twice, in other views of the same mount either."""
         self._tree: Final = tree
         self._bridge: Final = bridge
         self._inodes: Final = inodes
@@ -52,9 +56,9 @@ class OpenFiles:
         self._passthrough: Final = passthrough
         self._statistics: Final = statistics
         self._pages: Final = PageWindow(bridge=bridge, statistics=statistics)
-        self._numbers: Final = count(1)
+        self._numbers: Final = numbers
         self._handles: Final[dict[int, AnyHandle]] = {}
-        self.replacements: Final = Replacements(inodes=inodes)
+        self.replacements: Final = Replacements(inodes=inodes, numbers=numbers)
 
     def handle(self, number: int) -> AnyHandle:
         """Give an open file. Raises EBADF for none."""
@@ -171,9 +175,13 @@ class OpenFiles:
         if reader.file is not None:
             handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, descriptor=reader.file.fileno())
         else:
-            stream = StreamWindow(bridge=self._bridge, read_at=reader.read_at)
-            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, stream=stream)
+            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, stream=self._stream_of(reader))
         return self._opened(handle, flags)
+
+    def _stream_of(self, reader: DataReader) -> StreamWindow | AheadWindow:
+        if isinstance(reader, RemoteReader):
+            return AheadWindow(bridge=self._bridge, statistics=self._statistics, pages=self._pages, reader=reader)
+        return StreamWindow(bridge=self._bridge, read_at=reader.read_at)
 
     def _writing(self, file: StagedFile, opener: Opener, flags: int) -> StagedHandle:
         writer = Writer(file=file, opener=opener, is_read_write=flags & os.O_ACCMODE == os.O_RDWR)
@@ -289,4 +297,5 @@ def _stage(tree: ImageTree, entry: Entry, task: int, *, truncate: bool) -> tuple
 
 
 def _create(tree: ImageTree, path: str, task: int, *, has_folder: bool) -> tuple[StagedUpload, Opener]:
-    return tree.create(path, has_folder=has_folder), opener_of(task)
+    # What was there before may have got another name elsewhere, which the kernel has not heard of.
+    return tree.create(path, has_folder=has_folder), opener_of(task, path.rpartition("/")[2])

@@ -16,10 +16,10 @@ import fcntl
 import os
 import signal
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Final
 
 _EXITING: Final = 0x4
@@ -31,6 +31,11 @@ _FLAGS_FIELD: Final = 6
 _IGNORED_FIELD: Final = 30
 _CAUGHT_FIELD: Final = 31
 _MOST_CHILDREN: Final = 64
+_SMALL: Final = 512
+_PAGE: Final = 4096
+"""In bytes: proc(5) gives a text of this size in one piece."""
+_NUMBERS_LAST: Final = 2.0
+"""Seconds within which the system does not come round to a process number again."""
 
 # PIDFD_GET_INFO of linux/pidfd.h, since Linux 6.15 with the exit status, also of a process that was waited for.
 _INFORMATION_SIZE: Final = 64
@@ -62,21 +67,31 @@ class Opener:
     """The process that opened a file; 0 for one of another pid namespace, of which nothing can be known."""
 
     pid: int
+    name: str = ""
+    """By which file name it did; empty: unknown."""
+    latest: bytes = b""
+    """The number of the process that the system had begun last, when the file was opened; empty: unknown."""
+    until: float = 0.0
+    """Up to which time of the monotonic clock the same number means that no process was begun since."""
+
+    @property
+    def is_childless(self) -> bool:
+        """Whether it can't have begun a child since it opened the file, so that nobody has inherited it."""
+        return bool(self.latest) and time.monotonic() < self.until and _latest() == self.latest
 
 
-def opener_of(task: int) -> Opener:
+def opener_of(task: int, name: str = "") -> Opener:
     """Find the process that a task of a request belongs to; FUSE gives the id of the thread."""
-    try:
-        for line in Path(f"/proc/{task}/status").read_bytes().splitlines():
-            if line.startswith(b"Tgid:"):
-                return Opener(pid=int(line.split()[1]))
-    except OSError:
-        pass
-    return Opener(pid=task)
+    known = _content(f"/proc/{task}/status").partition(b"\nTgid:")[2]
+    pid = int(known.split(None, 1)[0]) if known else task
+    return Opener(pid=pid, name=name, latest=_latest(), until=time.monotonic() + _NUMBERS_LAST)
 
 
-def closing(opener: Opener, ino: int) -> Closing:
-    """Tell what a close of the file with this inode number means, asked while the close waits for its answer."""
+def closing(opener: Opener, ino: int, name: str = "") -> Closing:
+    """Tell what a close of the file with this inode number means, asked while the close waits for its answer.
+
+    ``name`` is what the file is called by now; empty: unknown.
+    """
     task = _task(opener.pid) if opener.pid else None
     if task is None:
         # It is gone, with a child or a receiver of the descriptor as the last to close.
@@ -84,7 +99,10 @@ def closing(opener: Opener, ino: int) -> Closing:
     if task.flags & _SIGNALED:
         return Closing.KILLED
     try:
-        if _has_open(opener.pid, ino) or any(_has_open(child, ino) for child in _children(opener.pid)):
+        # Looking for children asks each thread of a process; nearly always there can't be any.
+        children = () if opener.is_childless else _children(opener.pid)
+        names = (opener.name, name) if opener.name and name else ()
+        if _has_open(opener.pid, ino, names) or any(_has_open(child, ino, names) for child in children):
             return Closing.NOT_LAST
     except PermissionError:
         return Closing.UNKNOWN
@@ -138,9 +156,8 @@ class _Task:
 
 
 def _task(pid: int) -> _Task | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    text = _content(f"/proc/{pid}/stat", _PAGE)
+    if not text:
         return None
     fields = text.rpartition(b")")[2].split()
     return _Task(
@@ -148,25 +165,48 @@ def _task(pid: int) -> _Task | None:
     )
 
 
-def _has_open(pid: int, ino: int) -> bool:
-    """Say whether a process has a file of this number open: ours are hashes of 62 bits, which no other system has."""
+def _has_open(pid: int, ino: int, names: Collection[str]) -> bool:
+    """Say whether a process has a file of this number open: ours are hashes of 62 bits, which no other system has.
+
+    Only those under one of these names are looked at, which the kernel knows from the open and from renames; all, if
+    there are none.
+    """
     folder = f"/proc/{pid}/fdinfo"
     wanted = b"ino:\t%d\n" % ino
     try:
-        names = os.listdir(folder)  # noqa: PTH208 - names are enough, and a busy process has thousands
+        numbers = os.listdir(folder)  # noqa: PTH208 - names are enough, and a busy process has thousands
     except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
         return False
-    return any(wanted in _content(f"{folder}/{name}") for name in names)
+    if names:
+        numbers = [number for number in numbers if _can_be(f"/proc/{pid}/fd/{number}", names)]
+    return any(wanted in _content(f"{folder}/{number}") for number in numbers)
 
 
-def _content(path: str) -> bytes:
+def _can_be(descriptor: str, names: Collection[str]) -> bool:
+    """Say whether an open file can have one of these names. One look, where its number takes three."""
+    try:
+        path = os.readlink(descriptor)  # noqa: PTH115 - a busy process has thousands
+    except FileNotFoundError:
+        return False
+    except OSError:
+        # Such as a path that is too long.
+        return True
+    return path.rpartition("/")[2].removesuffix(" (deleted)") in names
+
+
+def _latest() -> bytes:
+    """Give the number of the process or thread that was begun last (pid_namespaces(7)); empty where nobody says."""
+    return _content("/proc/sys/kernel/ns_last_pid")
+
+
+def _content(path: str, size: int = _SMALL) -> bytes:
     # os.open instead of open(): a busy process has thousands of descriptors.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
     try:
-        return os.read(descriptor, 512)
+        return os.read(descriptor, size)
     except OSError:
         return b""
     finally:

@@ -14,10 +14,10 @@ import ctypes
 import errno
 import gc
 import logging
-import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -28,19 +28,17 @@ from glancefs.errors import ConfigError, GlancefsError
 from glancefs.fuse import table
 from glancefs.fuse.attributes import Appearance
 from glancefs.fuse.bridge import Bridge, Deadlines, open_bridge
-from glancefs.fuse.changes import Watcher
-from glancefs.fuse.inodes import Inodes
 from glancefs.fuse.notices import Kernel
-from glancefs.fuse.operations import Operations
 from glancefs.fuse.options import MountOptions
 from glancefs.fuse.passthrough import Passthrough
-from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.replies import Replies
 from glancefs.fuse.statistics import Statistics
+from glancefs.fuse.views import Shared, TreePerUser, View, Views, open_view
 from glancefs.tree import ImageTree
 
 _log = logging.getLogger(__name__)
 
+_UMASK: Final = 0o022
 _MOST_REQUESTS: Final = 99
 """How many requests are answered at once; a request that waits for a store holds one of these places."""
 _COLLECT_AFTER: Final = 20_000
@@ -59,7 +57,7 @@ class Session:
     def __init__(
         self,
         *,
-        tree: ImageTree,
+        tree: ImageTree | TreePerUser,
         point: Path,
         source: str,
         options: MountOptions,
@@ -86,42 +84,41 @@ class Session:
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
         _keep_buffers()
-        trio.run(self._serve)
+        try:
+            trio.run(self._serve)
+        except BaseExceptionGroup as group:
+            # trio tells of what ended its tasks; whoever mounts wants the one sentence.
+            if (refused := group.subgroup(ConfigError)) is None:
+                raise
+            raise _first(refused) from None
 
     async def _serve(self) -> None:
         async with open_bridge(statistics=self._statistics, deadlines=self._deadlines) as bridge:
-            inodes, kernel = Inodes(statistics=self._statistics), Kernel()
-            inodes.refresh(inodes.root, await bridge.look(self._tree.lookup, ""), allocated=0)
-            publisher = Publisher(
-                tree=self._tree,
-                bridge=bridge,
-                inodes=inodes,
-                kernel=kernel,
-                statistics=self._statistics,
-                settle_after=self._options.settle,
-            )
-            replies = Replies()
+            kernel, replies = Kernel(), Replies()
             passthrough = Passthrough(replies=replies, is_wanted=self._options.passthrough)
-            watcher = Watcher(tree=self._tree, bridge=bridge, inodes=inodes, kernel=kernel, statistics=self._statistics)
-            operations = Operations(
-                tree=self._tree,
-                bridge=bridge,
-                inodes=inodes,
-                publisher=publisher,
-                watcher=watcher,
-                appearance=self._appearance(),
-                passthrough=passthrough,
-                statistics=self._statistics,
-                read_only=self._options.read_only,
-            )
-            async with self._mounted(operations):
+            view = await self._view(bridge, kernel, passthrough)
+            async with self._mounted(view.operations):
                 kernel.attach()
                 with replies.changed(offers_passthrough=passthrough.is_wanted):
-                    await self._answer(bridge, watcher, passthrough, kernel)
-            await operations.files.finish()
+                    await self._answer(view, passthrough, kernel)
+            await view.finish()
+
+    async def _view(self, bridge: Bridge, kernel: Kernel, passthrough: Passthrough) -> View | Views:
+        shared = Shared(
+            bridge=bridge,
+            kernel=kernel,
+            passthrough=passthrough,
+            options=self._options,
+            appearance=self._appearance(),
+        )
+        if not isinstance(self._tree, TreePerUser):
+            return await open_view(self._tree, shared, statistics=self._statistics, numbers=count(1))
+        views = Views(self._tree, shared, statistics=self._statistics)
+        await views.begin()
+        return views
 
     @asynccontextmanager
-    async def _mounted(self, operations: Operations) -> AsyncIterator[None]:
+    async def _mounted(self, operations: pyfuse3.Operations) -> AsyncIterator[None]:
         words = {f"fsname={self._source}", f"subtype={table.SUBTYPE}", "default_permissions", *self._options.libfuse}
         try:
             pyfuse3.init(operations, str(self._point), words)
@@ -133,7 +130,7 @@ class Session:
         finally:
             pyfuse3.close()
 
-    async def _answer(self, bridge: Bridge, watcher: Watcher, passthrough: Passthrough, kernel: Kernel) -> None:
+    async def _answer(self, view: View | Views, passthrough: Passthrough, kernel: Kernel) -> None:
         async with trio.open_nursery() as nursery:
 
             async def main() -> None:
@@ -141,9 +138,9 @@ class Session:
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(main)
-            nursery.start_soon(watcher.run)
-            # Returns once the kernel's first request is answered.
-            await bridge.look(os.statvfs, self._point)
+            nursery.start_soon(view.watch)
+            # Not by a look at the mount: below systemd's automount that would wait for whoever waits for us.
+            await view.operations.greeted.wait()
             passthrough.accept(kernel.device)
             self._read_ahead()
             nursery.start_soon(self._heed_signals)
@@ -155,7 +152,7 @@ class Session:
         return Appearance(
             uid=said.uid,
             gid=said.gid,
-            umask=said.umask,
+            umask=said.umask if said.umask is not None else 0 if said.multiuser else _UMASK,
             attr_timeout=said.attr_timeout,
             entry_timeout=said.entry_timeout,
         )
@@ -168,7 +165,7 @@ class Session:
             Path(f"/sys/class/bdi/{mounted.device}/read_ahead_kb").write_text(str(self._options.read_ahead))
         except OSError as error:
             # Only root may; the mount is slower without, and right.
-            _log.info("read-ahead stays as it is: %s", error)
+            _log.debug("read-ahead stays as it is: %s", error)
 
     async def _heed_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as arrived:
@@ -198,6 +195,11 @@ class Session:
         if patience.cancelled_caught:
             _log.warning("Somebody still has files of %s open; it is detached.", self._point)
         pyfuse3.terminate()
+
+
+def _first(group: BaseExceptionGroup[ConfigError]) -> BaseException:
+    [error, *_] = group.exceptions
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _keep_buffers() -> None:

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from glancefs.errors import ConfigError
+from glancefs.options import read_size
 
 _LARGEST_ID: Final = 2**32 - 2
 _LARGEST_READ_AHEAD: Final = 1 << 20
@@ -35,8 +36,8 @@ class MountOptions:
     uid: int = field(default_factory=os.getuid)
     """Whose the files seem to be."""
     gid: int = field(default_factory=os.getgid)
-    umask: int = 0o022
-    """Permission bits that files and folders do not have."""
+    umask: int | None = None
+    """Permission bits that files and folders do not have; None: 0o022, and with `multiuser` none."""
     user: str | None = None
     """As whom images are seen, added and changed; None: as the admin of this machine."""
     public: bool | None = None
@@ -45,11 +46,27 @@ class MountOptions:
     entry_timeout: float = 1.0
     read_ahead: int = 4096
     """In KiB: how much the kernel reads ahead; several requests, so that it copies one while the next is answered."""
+    credentials: Path | None = None
+    """The file that says as whom a server is asked."""
+    cacert: Path | None = None
+    """The certificates by which a server is trusted; None: those of the system."""
+    timeout: float = 10.0
+    """For how many seconds a program waits for a server that does not answer."""
+    staging: Path | None = None
+    """Where files for a server are kept while they are written; None: in the user's cache folder."""
+    cache: Path | None = None
+    """The folder in which a mount of a server keeps what it has read; None: it keeps nothing."""
+    cache_size: int = 20 << 30
+    """In bytes: how much it keeps."""
     settle: float = 5.0
     """Seconds without an open handle after which files written by programs that also read are complete."""
     log: Path | None = None
     """The file that gets the log; None: standard error, and of a background mount the system's log."""
     allow_other: bool = False
+    multiuser: bool = False
+    """Whether everybody acts as themselves, rather than as `user`."""
+    users: Path | None = None
+    """The table that says who is who; None: as the password database does."""
     passthrough: bool = True
     """Whether the kernel may read images from the store's files by itself."""
     libfuse: frozenset[str] = frozenset()
@@ -73,6 +90,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _long_seconds(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds < 1:
+        raise ValueError
+    return seconds
+
+
 def _text(text: str) -> str:
     if not text:
         raise ValueError
@@ -92,8 +116,15 @@ _OURS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = MappingProxyType(
         "attr_timeout": ("seconds", _seconds),
         "entry_timeout": ("seconds", _seconds),
         "read_ahead": ("a number of KiB", _number(_LARGEST_READ_AHEAD)),
+        "credentials": ("a path", _path),
+        "cacert": ("a path", _path),
+        "timeout": ("seconds, one at the least", _long_seconds),
+        "staging": ("a path", _path),
+        "cache": ("a path", _path),
+        "cache_size": ("bytes, such as 20G", read_size),
         "settle": ("seconds", _seconds),
         "log": ("a path", _path),
+        "users": ("a path", _path),
     }
 )
 """Our own with a value: what they take, and how it is read."""
@@ -105,6 +136,7 @@ _FLAGS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "public": {"public": True},
         "private": {"public": False},
         "allow_other": {"allow_other": True},
+        "multiuser": {"multiuser": True, "allow_other": True},
         "passthrough": {"passthrough": True},
         "no_passthrough": {"passthrough": False},
     }
@@ -141,10 +173,11 @@ def read_options(texts: Iterable[str]) -> MountOptions:
             said[name] = _value(name, value)
         elif word in _LIBFUSE:
             passed.add(word)
-        elif word == "user" or word in _SWALLOWED or word.startswith(_SWALLOWED_PREFIXES):
+        elif _is_swallowed(word):
             continue
         else:
             raise ConfigError(_unknown(word))
+    _check(said)
     if said.get("read_only"):
         passed.add("ro")
     if said.get("allow_other"):
@@ -154,15 +187,39 @@ def read_options(texts: Iterable[str]) -> MountOptions:
     return replace(MountOptions(), **said, libfuse=frozenset(passed))
 
 
+def _check(said: Mapping[str, Any]) -> None:
+    """Raise ConfigError for options that do not go together."""
+    if said.get("multiuser") and "user" in said:
+        raise ConfigError("With the mount option multiuser everybody acts as themselves, not as one user.")
+    if "users" in said and not said.get("multiuser"):
+        raise ConfigError("The mount option users says who is who, which needs multiuser beside it.")
+
+
+def known_options(texts: Iterable[str]) -> Iterator[str]:
+    """Give those of the options that there are, for who wants the others passed over (``-s`` of mount(8))."""
+    for word in _words(texts):
+        name, equals, _ = word.partition("=")
+        if word in _FLAGS or word in _LIBFUSE or (name in _OURS and equals) or _is_swallowed(word):
+            yield word.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _is_swallowed(word: str) -> bool:
+    return word == "user" or word in _SWALLOWED or word.startswith(_SWALLOWED_PREFIXES)
+
+
 def _words(texts: Iterable[str]) -> Iterator[str]:
-    """Split at commas; a backslash in front of a comma makes it part of a value, as fstab(5) users expect."""
+    """Split at commas; one behind a backslash, or between double quotes as mount(8) has them, is part of a value."""
     for text in texts:
         word = ""
-        escaped = False
+        escaped = quoted = False
         for letter in text:
             if escaped:
                 word += letter if letter in ",\\" else f"\\{letter}"
                 escaped = False
+            elif letter == '"' and (quoted or word.endswith("=")):
+                quoted = not quoted
+            elif quoted:
+                word += letter
             elif letter == "\\":
                 escaped = True
             elif letter == ",":

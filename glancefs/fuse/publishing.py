@@ -31,6 +31,7 @@ from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.windows import Piece, WriteWindow, write_all
 from glancefs.model import Image
+from glancefs.reporting import Transfer
 from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree import Entry, EntryKind, ImageTree
 from glancefs.tree.entries import image_entry, image_key
@@ -64,6 +65,7 @@ class Publisher:
         self._statistics: Final = statistics
         self._settle_after: Final = settle_after
         self._files: Final[dict[str, StagedFile]] = {}
+        statistics.under_way = self._under_way
 
     # ---- the files
 
@@ -134,12 +136,19 @@ class Publisher:
     async def _close(self, writer: Writer) -> tuple[Closing, Image | None]:
         """Write what is left, find out what the close means, and nearly always publish, all in one crossing."""
         file = writer.file
-        ino = file.inode.ino
+        ino, name = file.inode.ino, file.inode.path.rpartition("/")[2]
         try:
             async with file.window.rest() as pieces:
                 is_simple = file.writers == 1 and not writer.is_read_write
                 work = partial(
-                    _close, self._tree, file.upload, pieces, opener=writer.opener, ino=ino, is_simple=is_simple
+                    _close,
+                    self._tree,
+                    file.upload,
+                    pieces,
+                    opener=writer.opener,
+                    ino=ino,
+                    name=name,
+                    is_simple=is_simple,
                 )
                 verdict, image, failure = await self._bridge.write(work, size=file.size)
         except (GlancefsError, OSError) as error:
@@ -207,7 +216,12 @@ class Publisher:
         entry = image_entry(inode.path, image, is_changeable=True)
         self._inodes.refresh(inode, entry, allocated=file.upload.allocated())
         self._statistics.published += 1
+        self._statistics.ended.append(file.transfer("done"))
         return notices
+
+    def _under_way(self) -> list[Transfer]:
+        # Copied in one step: this is asked by another thread.
+        return [file.transfer() for file in list(self._files.values()) if file.writers and file.is_staged]
 
     async def finish(self) -> None:
         """Publish everything that is complete; what is still being written stays staged. Errors go to the log."""
@@ -231,6 +245,7 @@ class Publisher:
         if not file.is_staged:
             return
         file.window.drop()
+        self._statistics.ended.append(file.transfer("failed"))
         try:
             await self._bridge.write(self._tree.abort, file.upload, reason)
         except (GlancefsError, OSError, trio.TooSlowError) as error:
@@ -283,14 +298,23 @@ class _Watched:
 
 
 def _close(
-    tree: ImageTree, upload: StagedUpload, pieces: Sequence[Piece], *, opener: Opener, ino: int, is_simple: bool
+    tree: ImageTree,
+    upload: StagedUpload,
+    pieces: Sequence[Piece],
+    *,
+    opener: Opener,
+    ino: int,
+    name: str,
+    is_simple: bool,
 ) -> tuple[Closing, Image | None, Exception | None]:
     """Give what a close means, the image that it made, and the error that kept it from making one."""
-    write_all(upload.write_at, pieces)
-    verdict = closing(opener, ino)
+    write_all(partial(upload.write_at, is_noted=False), pieces)
+    verdict = closing(opener, ino, name)
     if is_simple and (verdict in _PUBLISHING or (verdict is Closing.UNKNOWN and upload.is_written)):
         try:
             return verdict, tree.publish(upload), None
         except (GlancefsError, OSError) as error:
             return verdict, None, error
+    if pieces:
+        upload.note()
     return verdict, None, None

@@ -9,6 +9,7 @@ Threading: belongs to the loop's thread.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 import trio
@@ -16,6 +17,7 @@ import trio
 from glancefs.fuse.finality import Opener
 from glancefs.fuse.inodes import Inode
 from glancefs.fuse.windows import WriteWindow
+from glancefs.reporting import Transfer
 from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree import Entry
 from glancefs.tree.attributes import PROPERTY, unsaying
@@ -37,6 +39,7 @@ class StagedFile:
     settling: trio.CancelScope | None = None
     hides: Entry | None = None
     """The image whose place it is to take, which others see at its path until then."""
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def size(self) -> int:
@@ -55,6 +58,18 @@ class StagedFile:
         if self.upload.state is StagedState.PUBLISHED and image is not None:
             return image_entry(self.inode.path, image, is_changeable=True)
         return staged_entry(self.inode.path, self.upload)
+
+    def transfer(self, outcome: str = "") -> Transfer:
+        """Tell of the data that were written so far; how many it will be, only the end tells."""
+        return Transfer(
+            key=self.inode.ino,
+            name=self.upload.path,
+            is_upload=True,
+            done=self.size,
+            size=None,
+            seconds=time.monotonic() - self.started,
+            outcome=outcome,
+        )
 
     def change(self) -> None:
         """Say that its data change from here on: a time that was set before is not theirs.

@@ -12,9 +12,15 @@ import json
 import os
 import resource
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
+
+from glancefs.reporting import Sample, Transfer
+
+_TOLD: Final = 100
+"""How many files are kept that were written, for who asks for them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,6 +46,23 @@ class Statistics:
     inodes: int = 0
     published: int = 0
     invalidated: int = 0
+    under_way: Callable[[], Sequence[Transfer]] = tuple
+    """Tells which files are being written."""
+    ended: deque[Transfer] = field(default_factory=lambda: deque(maxlen=_TOLD))
+    """Files that were written, until `sample` takes them."""
+
+    others: list[Statistics] = field(default_factory=list)
+    """Those of the other users of a mount on which everybody acts as themselves."""
+
+    def sample(self) -> Sample:
+        """Give what the mount is doing, and what has ended since this was asked before; for one asker."""
+        all_of_them = [self, *self.others]
+        return Sample(
+            under_way=[transfer for one in all_of_them for transfer in one.under_way()],
+            ended=[one.ended.popleft() for one in all_of_them for _ in range(len(one.ended))],
+            read=sum(one.bytes_read for one in all_of_them),
+            written=sum(one.bytes_written for one in all_of_them),
+        )
 
     def numbers(self) -> Mapping[str, object]:
         """Give all of them, by name."""

@@ -23,7 +23,9 @@ from glancefs.errors import GlancefsError, RegistryUnavailable
 from glancefs.model import Image, ImageStatus
 from glancefs.registries.database import ConnectionLost, Contended, Database, OutcomeUnknown, Ways
 from glancefs.registries.locks import Lock
-from glancefs.registries.schema import counters, holdings, locks
+from glancefs.registries.schema import counters, holdings
+from glancefs.registries.schema import locks as lock_table
+from glancefs.registries.sql_pulse import Straight
 
 _MOST: Final = 256
 """How many changes one transaction takes at the most."""
@@ -31,10 +33,15 @@ _MOST: Final = 256
 _ATTEMPTS: Final = 5
 """How often a transaction is tried that the database undoes or breaks off."""
 
-_COUNTERS: Final = select(counters).where(counters.c.id == 1).with_for_update()
+_COUNTERS: Final = Straight(
+    select(*(counters.c[name] for name in ("revision", "next_id", "locks", "has_dead_properties")))
+    .where(counters.c.id == 1)
+    .with_for_update()
+)
+_COUNT: Final = Straight(update(counters).where(counters.c.id == 1))
 _COUNTED: Final = update(counters).where(counters.c.id == 1)
-_COUNT_LOCKS: Final = select(func.count()).select_from(locks)
-_HELD: Final = (
+_COUNT_LOCKS: Final = select(func.count()).select_from(lock_table)
+_HELD: Final = Straight(
     update(holdings)
     .where(holdings.c.status == bindparam("of_status"), holdings.c.store == bindparam("of_store"))
     .values(
@@ -61,14 +68,14 @@ class Transaction:
         self.connection = connection
         self.ways = ways
         self._news = news
-        before = connection.execute(_COUNTERS).one()
-        self._first_revision = self._revision = int(before.revision)
-        self._next_id = int(before.next_id)
-        self.locks = int(before.locks or 0)
+        ((revision, next_id, locks, has_dead_properties),) = _COUNTERS.rows(connection, {}, ways)
+        self._first_revision = self._revision = int(revision)
+        self._next_id = int(next_id)
+        self.locks = int(locks or 0)
         """How many rows there are in the table of locks; `count_locks` says how many there are now."""
         self.known_locks: Sequence[Lock] | None = None
         """All of them, where somebody has read them; None again once they change."""
-        self.has_dead_properties = bool(before.has_dead_properties)
+        self.has_dead_properties = bool(has_dead_properties)
         self._held: dict[tuple[str, str], tuple[int, int, int]] = {}
 
     def next_revision(self) -> int:
@@ -108,12 +115,15 @@ class Transaction:
     def write_down(self) -> None:
         """Write what was counted, if anything changed."""
         if self._revision != self._first_revision:
-            count = _COUNTED.returning(*self._news) if self._news else _COUNTED
-            self.connection.execute(count, {"revision": self._revision, "next_id": self._next_id})
+            counts = {"revision": self._revision, "next_id": self._next_id}
+            if self._news:
+                self.connection.execute(_COUNTED.returning(*self._news), counts)
+            else:
+                _COUNT.change(self.connection, counts, self.ways)
         for (status, store), (counted, high, low) in self._held.items():
             if counted or high or low:
                 more = {"of_status": status, "of_store": store, "counted": counted, "high": high, "low": low}
-                if not self.connection.execute(_HELD, more).rowcount:
+                if not _HELD.change(self.connection, more, self.ways):
                     self.connection.execute(_FIRST_HELD, more)
 
 

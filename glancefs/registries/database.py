@@ -58,7 +58,7 @@ class Ways:
     sorts_bytes: bool
     """It sorts bytes by their order, and texts only nearly so."""
     gives_texts: bool
-    """Its driver gives texts as they were kept."""
+    """Its driver takes and gives texts and numbers as they are kept."""
     leaps: bool
     """One statement can leap through an index from one folder to the next."""
 

@@ -38,6 +38,7 @@ from glancefs.registries.folders import View
 from glancefs.registries.rows import IMAGE_COLUMNS, Shelf
 from glancefs.registries.schema import folders, images
 from glancefs.registries.server_schema import key_column, leaf_column, leaf_expression
+from glancefs.registries.sql_pulse import Straight
 from glancefs.registries.texts import LONGEST_KEY, SHARED, Key, RawKey
 
 STEPS: Final = 64
@@ -153,8 +154,12 @@ def page_statement(shape: Shape, *, goes_on: bool) -> Select[Any]:
 
 
 @cache
-def named_statement(shape: Shape) -> Select[Any]:
+def named_statement(shape: Shape) -> Straight:
     """Give the image that a name means."""
+    return Straight(_named(shape))
+
+
+def _named(shape: Shape) -> Select[Any]:
     firsts = [
         arm.select(*IMAGE_COLUMNS, images.c.place, literal(rank).label("rank"))
         .where(shape.is_named())
@@ -169,12 +174,12 @@ def named_statement(shape: Shape) -> Select[Any]:
 
 
 @cache
-def at_statement(shape: Shape) -> Select[Any]:
+def at_statement(shape: Shape) -> Straight:
     """Give the image that a name means, and say whether there is anything in the folder of that path."""
-    found = named_statement(shape).subquery()
+    found = _named(shape).subquery()
     is_there = or_(*(exists(part.select(literal(1)).where(shape.begins(part.table))) for part in shape.parts()))
     always = select(literal(1)).subquery()
-    return select(*found.c, is_there.label("is_there")).select_from(always.outerjoin(found, true()))
+    return Straight(select(*found.c, is_there.label("is_there")).select_from(always.outerjoin(found, true())))
 
 
 @cache

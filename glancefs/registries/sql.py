@@ -22,7 +22,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from glancefs.errors import Duplicate, ImageNotFound, InvalidQuery, StaleImage, StoreFull
 from glancefs.model import Image, ImageStatus, Location
-from glancefs.registries.base import Changes, Holdings, ImageQuery, Superseded
+from glancefs.registries.base import Answered, Changes, Holdings, ImageQuery, Superseded
 from glancefs.registries.commits import Commits, GroupCommit, Transaction
 from glancefs.registries.database import looks_again
 from glancefs.registries.engines import open_database
@@ -40,14 +40,15 @@ from glancefs.registries.sql_dead_properties import (
 from glancefs.registries.sql_folders import SqlFolders, changed_folders
 from glancefs.registries.sql_guarding import check_image, check_new_image, check_successor, locked_path_of
 from glancefs.registries.sql_locks import SqlLocks, forget_locks
+from glancefs.registries.sql_pulse import Straight
 from glancefs.registries.upgrade import check_schema, upgrade
 
-_GET: Final = select(*IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id"))
-_ADD: Final = insert(images)
+_GET: Final = Straight(select(*IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id")))
+_ADD: Final = Straight(insert(images))
 _REPLACE: Final = update(images).where(images.c.id == bindparam("wanted_id"))
 _CURRENT: Final = select(images.c.seq, *IMAGE_COLUMNS).where(images.c.id == bindparam("wanted_id"))
 _PLACE: Final = select(images.c.place).where(images.c.id == bindparam("wanted_id"))
-_IS_TAKEN: Final = select(images.c.seq).where(images.c.id == bindparam("wanted_id"))
+_IS_TAKEN: Final = Straight(select(images.c.seq).where(images.c.id == bindparam("wanted_id")))
 _TAKEN: Final = select(images.c.id).where(images.c.id.in_(bindparam("ids", expanding=True)))
 _ADD_PROPERTY: Final = insert(image_properties)
 _REMOVE_PROPERTY: Final = delete(image_properties).where(
@@ -119,6 +120,12 @@ class SqlRegistry:
         commits = self._answers.of(key, self._commits, until=until)
         return copy(self)._change_by(commits)  # noqa: SLF001 - a copy of this very object
 
+    @looks_again
+    def answered(self, key: str) -> Answered | None:
+        """See `Registry.answered`."""
+        with self._database.reading() as connection:
+            return self._answers.find(connection, key)
+
     @property
     def folders(self) -> SqlFolders:
         """See `Registry.folders`."""
@@ -150,13 +157,13 @@ class SqlRegistry:
         """See `Registry.get`."""
         try:
             with self._database.reading() as connection:
-                row = connection.execute(_GET, {"wanted_id": image_id}).one_or_none()
+                rows = _GET.rows(connection, {"wanted_id": image_id}, self._database.ways)
         except UnicodeError:
             # No database holds such a text, so no image has it.
-            row = None
-        if row is None:
+            rows = ()
+        if not rows:
             raise ImageNotFound.by_id(image_id)
-        return image_of(row)
+        return image_of(rows[0])
 
     @looks_again
     def find(self, query: ImageQuery) -> Sequence[Image]:
@@ -300,7 +307,7 @@ def _add(
     revision = transaction.next_revision()
     added = replace(image, id=image_id, revision=revision)
     values |= {"id": image_id, "revision": revision, "seq": revision, "place": revision if place is None else place}
-    transaction.connection.execute(_ADD, values)
+    _ADD.change(transaction.connection, values, transaction.ways)
     _add_properties(transaction, revision, property_digests(added.properties))
     transaction.hold(added, images=1)
     if copied_from is not None:
@@ -313,7 +320,7 @@ def _add(
 
 
 def _is_taken(transaction: Transaction, image_id: str) -> bool:
-    return transaction.connection.execute(_IS_TAKEN, {"wanted_id": image_id}).first() is not None
+    return bool(_IS_TAKEN.rows(transaction.connection, {"wanted_id": image_id}, transaction.ways))
 
 
 def _generated_id(transaction: Transaction) -> str:

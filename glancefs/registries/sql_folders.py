@@ -141,8 +141,8 @@ class SqlFolders:
         folder = path[: path.rfind("/") + 1]
         values = {"viewer": view.viewer, "folder": folder, "folder_text": folder, "name": name}
         with self._database.reading() as connection:
-            row = connection.execute(named_statement(shape_of(view, self._ways)), values).one_or_none()
-        return None if row is None else image_of(row[:-2])
+            rows = named_statement(shape_of(view, self._ways)).rows(connection, values, self._ways)
+        return image_of(rows[0][:-2]) if rows else None
 
     @looks_again
     def at(self, name: str, view: View) -> Found:
@@ -214,9 +214,9 @@ def _at(connection: Connection, name: str, view: View, shape: Shape) -> Found:
     path = path_of(name)
     parent = path[: path.rfind("/") + 1]
     values = {"viewer": view.viewer, "folder": parent, "folder_text": parent, "name": name}
-    row = connection.execute(at_statement(shape), values | range_of(folder_key(path))).one()
-    folder = next(_with_rows(connection, [path], shape, view)) if row.is_there else None
-    return Found(image=None if row.id is None else image_of(row[: len(IMAGE_COLUMNS)]), folder=folder)
+    (row,) = at_statement(shape).rows(connection, values | range_of(folder_key(path)), shape.ways)
+    folder = next(_with_rows(connection, [path], shape, view)) if row[-1] else None
+    return Found(image=None if row[0] is None else image_of(row[: len(IMAGE_COLUMNS)]), folder=folder)
 
 
 def _read_marker(text: str) -> tuple[int, str]:

@@ -154,7 +154,7 @@ class SqliteDatabase:
             connection = self.connect()
         try:
             yield connection
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             connection.close()
             raise translated(error) from None
         except BaseException:

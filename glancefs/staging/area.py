@@ -5,7 +5,7 @@
 
     FOLDER/SESSION/lock       locked by the one mount whose files these are; the kernel ends that with it
     FOLDER/SESSION/KEY        the bytes of a staged file
-    FOLDER/SESSION/KEY.json   what is known of it
+    FOLDER/SESSION/KEY.json   what is known of it, once it is more than a file that is made and closed in one breath
 
 Answers for which mount has which staged files, for taking over what a dead mount left, and for sweeping what nobody
 came back for. Does not know images.
@@ -80,12 +80,16 @@ class Staging:
         user: str | None,
         max_upload: int | None = None,
         keep_for: timedelta = KEEP_FOR,
+        is_passage: bool = False,
     ) -> None:
+        """``is_passage``: files leave this disk when they are complete, so that what is written need not get there."""
         self._folder: Final = folder
         self._user: Final = user
         self._keep_for: Final = keep_for
         self._executor: Final = ThreadPoolExecutor(max_workers=_HASHERS, thread_name_prefix="hash")
-        self._surroundings: Final = Surroundings(executor=self._executor, disk=Disk(), max_upload=max_upload)
+        self._surroundings: Final = Surroundings(
+            executor=self._executor, disk=Disk(), max_upload=max_upload, is_passage=is_passage
+        )
         self._lock: Final = Lock()
         self._own: _Session | None = None
         self._taken_over: Final[list[_Session]] = []
@@ -99,10 +103,9 @@ class Staging:
                     self._own = _begin_session(self._folder, self._user)
                 folder = self._own.folder
             key = secrets.token_hex(8)
-            sidecar = Sidecar(path=path, replaces=replaces, queued=queued)
-            write_sidecar(folder / (key + SUFFIX), sidecar)
-            descriptor = os.open(folder / key, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        return self._upload(folder / key, descriptor, sidecar)
+            file = folder / key
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        return self._upload(file, descriptor, Sidecar(path=path, replaces=replaces, queued=queued), is_noted=False)
 
     def recover(self) -> Sequence[StagedUpload]:
         """Take over what dead mounts of the same user left, as ABORTED, and sweep what is too old.
@@ -141,9 +144,14 @@ class Staging:
         with self._lock:
             self._uploads.pop(upload.key, None)
 
-    def _upload(self, file: Path, descriptor: int, sidecar: Sidecar) -> StagedUpload:
+    def _upload(self, file: Path, descriptor: int, sidecar: Sidecar, *, is_noted: bool = True) -> StagedUpload:
         upload = StagedUpload(
-            key=file.name, file=file, descriptor=descriptor, sidecar=sidecar, surroundings=self._surroundings
+            key=file.name,
+            file=file,
+            descriptor=descriptor,
+            sidecar=sidecar,
+            surroundings=self._surroundings,
+            is_noted=is_noted,
         )
         with self._lock:
             self._uploads[upload.key] = upload
@@ -161,6 +169,14 @@ class Staging:
                 continue
             try:
                 sidecar = read_sidecar(file.with_name(file.name + SUFFIX))
+            except FileNotFoundError:
+                if not os.fstat(descriptor).st_size:
+                    # Nobody had written anything into it.
+                    os.close(descriptor)
+                    file.unlink(missing_ok=True)
+                    continue
+                _log.info("The mount that had the staged file %s died before it took down what it was", file)
+                sidecar = Sidecar(path=f"recovered-{file.name}")
             except (OSError, ValueError) as error:
                 _log.warning("What was known of the staged file %s is lost: %s", file, error)
                 sidecar = Sidecar(path=f"recovered-{file.name}")

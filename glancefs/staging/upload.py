@@ -43,18 +43,31 @@ class Surroundings:
     executor: Executor
     disk: Disk
     max_upload: int | None
+    is_passage: bool = False
+    """Whether files leave this disk when they are complete, so that what is written need not get there."""
 
 
 class StagedUpload:
     """A staged file. `glancefs.staging.Staging` makes them, the tree hands them out."""
 
-    def __init__(self, *, key: str, file: Path, descriptor: int, sidecar: Sidecar, surroundings: Surroundings) -> None:
+    def __init__(
+        self,
+        *,
+        key: str,
+        file: Path,
+        descriptor: int,
+        sidecar: Sidecar,
+        surroundings: Surroundings,
+        is_noted: bool = True,
+    ) -> None:
+        """``is_noted`` says that its sidecar is on the disk."""
         self.key: Final = key
         """Unique among the staged files of all mounts: its `Entry.key` is ``staged:KEY``."""
         status = os.fstat(descriptor)
         self._file: Final = file
         self._descriptor: Final = descriptor
         self._sidecar = sidecar
+        self._is_noted = is_noted
         self._surroundings: Final = surroundings
         self._checksum: Final = RunningChecksum(descriptor=descriptor, executor=surroundings.executor)
         self._changed: Final = Condition(RLock())
@@ -147,16 +160,25 @@ class StagedUpload:
                 return
             self._sidecar = after
             if after.state in _WRITABLE:
-                with border(_STORE, "writing"):
-                    write_sidecar(self._sidecar_file, after)
+                self._write_sidecar()
+
+    def note(self) -> None:
+        """Keep what is known of it for later mounts, unless that was done. Raises StoreFull, StoreUnavailable."""
+        if not self._is_noted:
+            with self._changed:
+                self._write_sidecar()
 
     # ---- bytes
 
-    def write_at(self, offset: int, data: bytes | memoryview) -> int:
+    def write_at(self, offset: int, data: bytes | memoryview, *, is_noted: bool = True) -> int:
         """Write all of it at any place, and give how much that was.
 
-        Raises StoreFull and UploadTooLarge at once, StoreUnavailable; ImmutableImage once it is an image.
+        Without ``is_noted`` it is on the caller to `note` it, if it does not become an image at once: that costs more
+        than writing a small file. Raises StoreFull and UploadTooLarge at once, StoreUnavailable; ImmutableImage once it
+        is an image.
         """
+        if is_noted:
+            self.note()
         with self._changed:
             self._check_writable()
             check_size_allowed(offset + len(data), most=self._surroundings.max_upload)
@@ -182,6 +204,8 @@ class StagedUpload:
 
     def truncate(self, size: int) -> None:
         """Give it this size; what it grows by is a hole. Raises as `write_at` does."""
+        if size:
+            self.note()
         with self._changed:
             self._check_writable()
             check_size_allowed(size, most=self._surroundings.max_upload)
@@ -203,6 +227,8 @@ class StagedUpload:
 
     def allocated(self) -> int:
         """Give the bytes that it takes on the disk. Raises StoreUnavailable."""
+        if not self._is_written:
+            return 0
         with border(_STORE, "looking at a file"):
             return os.fstat(self._descriptor).st_blocks * 512
 
@@ -213,6 +239,7 @@ class StagedUpload:
             if self._is_durable or self.state not in _WRITABLE:
                 return
             write_sidecar(self._sidecar_file, self._sidecar, sync=True)
+            self._is_noted = True
             sync_folder(self._file.parent)
             sync_folder(self._file.parent.parent)
             self._is_durable = True
@@ -266,11 +293,16 @@ class StagedUpload:
     def _sidecar_file(self) -> Path:
         return self._file.with_name(self._file.name + SUFFIX)
 
+    def _write_sidecar(self) -> None:
+        with border(_STORE, "writing"):
+            write_sidecar(self._sidecar_file, self._sidecar)
+        self._is_noted = True
+
     def _remove_files(self) -> None:
         try:
-            for file in (self._sidecar_file, self._file):
+            for file in (self._sidecar_file, self._file) if self._is_noted else (self._file,):
                 with suppress(FileNotFoundError):
-                    file.unlink()
+                    os.unlink(file)  # noqa: PTH108 - a path of pathlib's would be taken apart first
         except OSError as error:
             _log.warning("%s stays until the next sweep: %s", self._file, error)
 
@@ -282,6 +314,8 @@ class StagedUpload:
             raise WrongStatus(f"{self.path!r} is closed.")
 
     def _start_writing(self, end: int) -> None:
+        if self._surroundings.is_passage:
+            return
         if end - self._started >= _WRITE_BACK_EVERY:
             start, self._started = self._started, end
             self._surroundings.disk.start_writing(self._descriptor, start, end)

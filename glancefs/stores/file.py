@@ -72,6 +72,8 @@ class _Claim:
 
     key: str
     descriptor: int
+    is_file: bool = False
+    """Whether it was taken together with a complete file."""
     is_used: bool = False
     is_complete: bool = False
 
@@ -169,11 +171,11 @@ class FileStore:
         descriptor = os.open(file, _WRITE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.rename(self._places.incoming(key))
+            os.rename(file, self._places.incoming(key))  # noqa: PTH104 - pathlib takes as long as the system
         except BaseException:
             os.close(descriptor)
             raise
-        return _Claim(key=key, descriptor=descriptor)
+        return _Claim(key=key, descriptor=descriptor, is_file=True)
 
     def _end(self, claim: _Claim) -> None:
         try:
@@ -295,6 +297,8 @@ class FileStore:
 
     def _take_over(self, claim: _Claim, file: Path) -> None:
         """Put a file in the place of the claimed one, locked before it has its name; the claimed one itself is fine."""
+        if claim.is_file and file.name == claim.key and file.parent == self._places.incoming_folder:
+            return
         descriptor = os.open(file, _WRITE)
         try:
             status = os.fstat(descriptor)
@@ -341,7 +345,7 @@ class FileStore:
         path = self._places.data(claim.key)
         folder = path.parent
         try:
-            self._places.incoming(claim.key).rename(path)
+            os.rename(self._places.incoming(claim.key), path)  # noqa: PTH104 - pathlib takes as long as the system
         except FileNotFoundError:
             make_folder(folder, sync=False)
             self._places.incoming(claim.key).rename(path)

@@ -51,8 +51,10 @@ class Turns:
         """Take down that an image was made just now."""
         now = time.monotonic()
         with self._lock:
-            for image_id in [image_id for image_id, until in self._fresh.items() if until < now]:
-                del self._fresh[image_id]
+            # The oldest come first, and thousands are made within that time.
+            while self._fresh and next(iter(self._fresh.values())) < now:
+                del self._fresh[next(iter(self._fresh))]
+            self._fresh.pop(image.id, None)
             self._fresh[image.id] = now + GRACE
 
     def is_fresh(self, image_id: str) -> bool:

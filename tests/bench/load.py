@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,11 +38,16 @@ class Rate:
 
 
 def alternate(rounds: int, **contenders: Callable[[], float]) -> dict[str, list[float]]:
-    """Let contenders take turns, so that whatever else the machine does hits all of them."""
+    """Let contenders take turns, so that whatever else the machine does hits all of them.
+
+    Every round begins with another one, so that nobody always comes right after the one that leaves most behind.
+    """
     runs: dict[str, list[float]] = {name: [] for name in contenders}
+    order = deque(contenders.items())
     for _ in range(rounds):
-        for name, contender in contenders.items():
+        for name, contender in order:
             runs[name].append(contender())
+        order.rotate(-1)
     return runs
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,15 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from glancefs.errors import ConfigError, RegistryUnavailable, SchemaTooNew
+from glancefs.registries.folders import View
 from glancefs.registries.schema import REVISIONS, metadata
 from glancefs.registries.sql import SqlRegistry, registry_url
 from glancefs.registries.sqlite import SqliteDatabase
 from glancefs.registries.upgrade import MIGRATIONS, migrate_by_steps, upgrade
+from tests.contract.folder_contract import folders_in, image, names_in
 from tests.contract.registry_model import an_image
+
+ALICE = View(viewer="alice")
 
 
 @pytest.fixture
@@ -53,12 +58,29 @@ def by_steps(tmp_path: Path) -> Iterator[SqliteDatabase]:
     """Make a database as an upgrade does, step by step."""
     database = SqliteDatabase(url=f"sqlite:///{tmp_path}/steps.sqlite", busy_timeout=5)
     database.file.make()
-    with database.connect_to_write() as connection:
-        database.begin_writing(connection)
-        migrate_by_steps(connection)
-        database.end_writing(connection, commit=True)
+    migrate(database, "head")
     yield database
     database.close()
+
+
+def migrate(database: SqliteDatabase, target: str, *, down: bool = False) -> None:
+    with database.connect_to_write() as connection:
+        database.begin_upgrading(connection)
+        migrate_by_steps(connection, target=target, down=down)
+        database.end_writing(connection, commit=True)
+
+
+def column(path: Path, query: str) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [value for (value,) in connection.execute(query)]
+
+
+def versions(path: Path) -> list[str]:
+    return column(path, "SELECT version_num FROM alembic_version")
+
+
+def tables(path: Path) -> list[str]:
+    return column(path, "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
 
 
 def contents(path: Path) -> list[str]:
@@ -98,6 +120,33 @@ def test_the_steps_lead_to_the_schema_of_the_code(by_steps: SqliteDatabase) -> N
     with by_steps.reading() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
+
+
+def test_the_steps_lead_down_to_nothing_and_up_again(by_steps: SqliteDatabase) -> None:
+    at_the_top = contents(by_steps.path)
+    for target in (*reversed(REVISIONS[:-1]), "base"):
+        migrate(by_steps, target, down=True)
+        assert versions(by_steps.path) == ([] if target == "base" else [target])
+    assert tables(by_steps.path) == ["alembic_version"]
+    migrate(by_steps, "head")
+    assert contents(by_steps.path) == at_the_top
+
+
+def test_images_of_an_older_schema_get_their_folders(by_steps: SqliteDatabase) -> None:
+    names = ["a/b", "a//c", "x", "\n/y", "nul\0/\1z"]
+    url = f"sqlite:///{by_steps.path}"
+    with closing(SqlRegistry(url=url)) as registry:
+        added = [registry.add(image(name)) for name in names]
+        gone = registry.delete(added[2].id, expected_revision=added[2].revision, deleted_at=added[2].created_at)
+    migrate(by_steps, "0001", down=True)
+    with pytest.raises(ConfigError, match="older schema"):
+        SqlRegistry(url=url)
+    with closing(SqlRegistry(url=url, migrate=True)) as upgraded:
+        assert [upgraded.get(one.id) for one in added] == [*added[:2], gone, *added[3:]]
+        assert folders_in(upgraded, "", ALICE) == ["%0A", "a", "nul%00"]
+        assert names_in(upgraded, "a/%_", ALICE) == ["a//c"]
+        assert names_in(upgraded, "nul%00", ALICE) == ["nul\0/\1z"]
+        assert upgraded.folders.first_named("x", ALICE) is None
 
 
 def test_the_code_knows_every_step() -> None:

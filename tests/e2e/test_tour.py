@@ -11,6 +11,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import pytest
 
 from tests.support.capabilities import ROOT
 from tests.support.mounting import Mounts
-from tests.support.processes import Processes, free_port, product, run
+from tests.support.processes import free_port, product, run
+from tests.support.terminal import CTRL_C, Terminals
 
 README = ROOT / "README.md"
 _TOUR = re.compile(r"<!-- tour -->(.*?)<!-- /tour -->", re.DOTALL)
@@ -90,29 +92,37 @@ def test_steps_are_read_with_their_output() -> None:
 
 
 @pytest.mark.needs("fuse", "getfattr", "qemu-img", "rsync")
-def test_the_tour_of_the_readme_does_what_it_says(processes: Processes, mounts: Mounts, tmp_path: Path) -> None:
+def test_the_tour_of_the_readme_does_what_it_says(terminals: Terminals, mounts: Mounts, tmp_path: Path) -> None:
     tour = [step for step in steps(README.read_text()) if not step.command.startswith(_GROUND)]
     assert tour
     home, port = tmp_path / "home", str(free_port())
-    data, point = home / ".local/share/glancefs", home / "glancefs"
-    data.mkdir(parents=True)
-    point.mkdir()
+    home.mkdir()
     env = {
         "HOME": str(home),
         "PATH": os.pathsep.join([str(product().parent), os.environ["PATH"]]),
         "GLANCEFS_GATEWAY_LISTEN": f"127.0.0.1:{port}",
     }
-    mounts.mount(data=data, point=point)
-    server = processes.start([product(), "serve", "--data", data], env=env, cwd=home)
-    server.wait_for_port(int(port))
+    server = terminals.open([*made_by_make(home), home / "glancefs"], env=env, cwd=home, columns=120)
+    mounts.guard(home / "glancefs", server.process.pid)
     [run_step, *typed] = tour
     assert run_step.command == "make run"
 
     def as_written(line: str) -> str:
         return re.sub(rf"\b{port}\b", _DEFAULT_PORT, line).replace(getpass.getuser(), "ann")
 
+    picture = [as_written(line) for line in server.wait_for("^  holds ")]
+    assert matches(run_step.output, picture), "\n".join(picture)
     printed = terminal([re.sub(rf"\b{_DEFAULT_PORT}\b", port, step.command) for step in typed], env=env, home=home)
-    assert [loosely(line) for line in run_step.output] == [loosely(as_written(server.log().splitlines()[0]))]
     for step, lines in zip(typed, printed, strict=True):
         shown = [as_written(line) for line in lines]
         assert matches(step.output, shown), "\n".join([f"$ {step.command}", *shown, "README:", *step.output])
+    server.type(CTRL_C)
+    assert server.wait() == 0
+
+
+def made_by_make(home: Path) -> list[str]:
+    """The command that `make run` runs, without the mount point, which is its last word."""
+    said = run(["make", "--dry-run", "--old-file=.venv/.run", "run", f"DATA={home}/.local/share/glancefs"], cwd=ROOT)
+    words = shlex.split(said.out.splitlines()[-1])
+    assert words[:3] == ["exec", ".venv/bin/glancefs", "up"]
+    return [str(product()), *words[2:-1]]

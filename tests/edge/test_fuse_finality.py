@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,4 +85,49 @@ def test_a_thread_s_file_is_its_process_s() -> None:
     thread = threading.Thread(target=lambda: found.append(opener_of(threading.get_native_id())))
     thread.start()
     thread.join()
-    assert found == [Opener(pid=os.getpid())]
+    assert [opener.pid for opener in found] == [os.getpid()]
+
+
+def test_a_child_that_was_begun_after_the_opening_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with shell('echo ok; read line; exec 3>"$1"; sleep 60 & exec 3>&-; echo ok; read line; kill %1', path) as process:
+        opener = opener_of(process.pid)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"ok\n"
+        assert not opener.is_childless
+        assert closing(opener, path.stat().st_ino) is Closing.NOT_LAST
+        process.stdin.write(b"\n")
+        process.stdin.close()
+        process.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(("file", "file"), Closing.NOT_LAST), (("old", "file"), Closing.NOT_LAST), (("other", "another"), Closing.LAST)],
+)
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_only_files_of_its_names_are_looked_at(
+    names: tuple[str, str], expected: Closing, *, is_removed: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    ino = path.stat().st_ino
+    with shell('exec 3>"$1"; echo ok; read line', path) as process:
+        if is_removed:
+            path.unlink()
+        then, now = names
+        assert closing(opener_of(process.pid, then), ino, now) is expected
+        assert closing(opener_of(process.pid), ino, now) is Closing.NOT_LAST
+
+
+def test_nobody_looks_for_children_where_there_can_be_none() -> None:
+    here = opener_of(os.getpid())
+    unknown = replace(here, latest=b"")
+    late = replace(here, until=0.0)
+    assert (unknown.is_childless, late.is_childless) == (False, False)
+    # Other processes of the machine may begin some at this very moment.
+    assert any(opener_of(os.getpid()).is_childless for _ in range(1000))

@@ -226,18 +226,36 @@ def test_other_users_files_are_left_alone_until_they_are_old(tmp_path: Path) -> 
 
 
 @pytest.mark.expect_log("What was known of the staged file .* is lost")
-@pytest.mark.parametrize("damage", [b"", b"[]", b'{"said": 3}', None])
-def test_a_file_of_which_nothing_is_known_is_found_too(tmp_path: Path, damage: bytes | None) -> None:
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"said": 3}'])
+def test_a_file_of_which_nothing_is_known_is_found_too(tmp_path: Path, damage: bytes) -> None:
     first = make(tmp_path)
     upload = first.create("a")
     upload.write_at(0, b"abc")
     first.close()
     sidecar = next(path for path in everything_in(tmp_path) if path.name == f"{upload.key}.json")
-    sidecar.unlink() if damage is None else sidecar.write_bytes(damage)
+    sidecar.write_bytes(damage)
     second = make(tmp_path)
     (left,) = second.recover()
     assert (left.path, left.read_at(0, 9)) == (f"recovered-{upload.key}", b"abc")
     second.close()
+
+
+def test_what_is_closed_in_the_breath_in_which_it_is_made_is_not_taken_down(tmp_path: Path) -> None:
+    first = make(tmp_path)
+    empty, quick, noted = (first.create(name) for name in ("empty", "quick", "noted"))
+    quick.write_at(0, b"abc", is_noted=False)
+    noted.write_at(0, b"abc", is_noted=False)
+    noted.note()
+    names = {"lock", empty.key, quick.key, noted.key, f"{noted.key}.json"}
+    assert {path.name for path in everything_in(tmp_path)} == names
+    first.close()
+    second = make(tmp_path)
+    left = second.recover()
+    assert {upload.path for upload in left} == {f"recovered-{quick.key}", "noted"}
+    for upload in left:
+        upload.discard()
+    second.close()
+    assert everything_in(tmp_path) == []
 
 
 def test_a_killed_process_gives_up_its_files(tmp_path: Path) -> None:

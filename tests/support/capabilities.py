@@ -87,6 +87,17 @@ def _namespaces_work() -> bool:
     return subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False, timeout=60).returncode == 0
 
 
+def _machine_apart_works() -> bool:
+    if os.geteuid() != 0 or any(tool(name) is None for name in ("unshare", "nsenter", "setpriv", "findmnt")):
+        return False
+    # Not in every container, even as root, and not with every kernel.
+    script = (
+        "mount -t tmpfs t /mnt && cd /mnt && mkdir a b && mount -t overlay -o lowerdir=/etc,upperdir=a,workdir=b o /etc"
+    )
+    command = ["unshare", "--mount", "--pid", "--fork", "--propagation", "private", "sh", "-c", script]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+
+
 def registered(capabilities: Iterable[Capability]) -> Mapping[str, Capability]:
     """Capabilities by name; a name given twice is an error."""
     table: dict[str, Capability] = {}
@@ -104,6 +115,7 @@ CAPABILITIES = registered(
         Capability(
             name="apache", present=lambda: tool("apache2") is not None, source="apache2, which `make bench` unpacks"
         ),
+        Capability(name="apart", present=_machine_apart_works, source="a run as root, with namespaces and overlayfs"),
         _command("bindfs", "bindfs, which `make bench` installs"),
         _command("cadaver", "cadaver"),
         _command("curl", "curl"),
@@ -118,7 +130,10 @@ CAPABILITIES = registered(
         Capability(
             name="keystone", present=KEYSTONE.is_file, source="requirements-keystone.lock, by `make setup-test`"
         ),
+        _command("man", "man-db"),
+        _command("mandoc", "mandoc"),
         _command("mariadb", "mariadb-server-core", command="mariadbd"),
+        _command("mariadb-dump", "mariadb-client"),
         Capability(name="netns", present=_namespaces_work, source="a run as root, and the Debian package iproute2"),
         Capability(
             name="netboot",
@@ -133,6 +148,11 @@ CAPABILITIES = registered(
             source="Debian package postgresql-15, which `make setup-test` unpacks",
         ),
         Capability(name="passthrough", present=_passthrough_works, source="a run as root on Linux 6.9 or later"),
+        Capability(
+            name="pg_dump",
+            present=lambda: POSTGRESQL is not None and (POSTGRESQL / "pg_dump").is_file(),
+            source="Debian package postgresql-client-15, which `make setup-test` unpacks",
+        ),
         _command("qemu-img", "qemu-utils"),
         _command("qemu-system-x86_64", "qemu-system-x86"),
         _command("rclone", "rclone"),
@@ -141,6 +161,7 @@ CAPABILITIES = registered(
         _command("mkfs.xfs", "xfsprogs"),
         _command("rsync", "rsync"),
         _command("stress-ng", "stress-ng"),
+        _command("systemd-analyze", "systemd"),
         Capability(
             name="swift",
             present=(SWIFT / "bin" / "swift-proxy-server").is_file,

@@ -7,6 +7,7 @@ Threading: none.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,9 +37,9 @@ def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Com
 
 def section(page: str, path: str) -> str:
     """What stands under a command's title, up to the next title."""
-    _, _, rest = page.partition(f"### `{path}")
-    assert rest, f"{path} is not in the page"
-    return rest.partition("\n#")[0]
+    found = re.search(rf"^### `{re.escape(path)}[` ]", page, re.MULTILINE)
+    assert found, f"{path} is not in the page"
+    return page[found.end() :].partition("\n#")[0]
 
 
 @pytest.mark.parametrize("path", [path for path, _ in commands(root.root, "glancefs")])

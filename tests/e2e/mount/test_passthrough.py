@@ -8,6 +8,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -160,15 +161,17 @@ def test_what_is_open_since_it_was_written_keeps_to_requests_and_later_opens_do_
     (tmp_path / "other").write_bytes(OTHER)
     # A process of its own: one that writes a file and has it open for reading, too, has not closed it for good.
     script = 'exec 3<"$1"; echo open; read -r line; cmp - "$2" <&3'
-    with (way / "written").open("wb") as writer:
+    words = ["bash", "-c", script, "bash", str(way / "written"), str(tmp_path / "other")]
+    with ExitStack() as running:
+        writer = running.enter_context((way / "written").open("wb"))
         writer.write(OTHER)
         writer.flush()
-        words = ["bash", "-c", script, "bash", str(way / "written"), str(tmp_path / "other")]
-        early = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        early = running.enter_context(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
         assert early.stdout is not None
         assert early.stdout.readline() == b"open\n"
-    before = way.statistics()["passed_through"]
-    with (way / "written").open("rb") as late:
+        writer.close()
+        before = way.statistics()["passed_through"]
+        late = running.enter_context((way / "written").open("rb"))
         assert read_mapped(late.fileno()) == OTHER
         assert early.communicate(b"go on\n", timeout=60)[0] == b""
         assert early.returncode == 0
