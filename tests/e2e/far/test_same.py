@@ -47,7 +47,13 @@ globals().update(
     | taken_from(
         test_semantics,
         only={
-            *("test_namesakes", "test_queued_images", "test_dot_files", "test_empty_files", "test_publishing_by_attribute"),
+            *(
+                "test_namesakes",
+                "test_queued_images",
+                "test_dot_files",
+                "test_empty_files",
+                "test_publishing_by_attribute",
+            ),
             *("test_renaming", "test_computed_attributes", "test_strange_names"),
         },
     )
