@@ -58,12 +58,7 @@ def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "user=alice\n",
-        "secret",
-        "user=a\nuser=b\npassword=secret",
-        "pass=secret\n",
-        "password=secret",
+        *("", "user=alice\n", "secret", "user=a\nuser=b\npassword=secret", "pass=secret\n", "password=secret"),
         "\xff" * 70_000,
     ],
 )
