@@ -11,5 +11,4 @@ from tests.e2e.mount import test_posix as near
 
 pytestmark = [pytest.mark.soak]
 
-# What is open here goes on only while it is there on the server.
-globals().update(taken_from(near, without={"test_a_removed_file_goes_on_for_who_has_it_open"}))
+globals().update(taken_from(near))
