@@ -214,8 +214,11 @@ def eventually(is_so: Callable[[], object], *, seconds: float = 1.0, patience: f
         time.sleep(0.02)
 
 
-def fill_store(data: Path, count: int) -> None:
-    """Fill an empty data folder with small images, each with its file, in seconds rather than hours."""
+def fill_store(data: Path, count: int, *, folder: str = "") -> None:
+    """Fill an empty data folder with small images, each with its file, in seconds rather than hours.
+
+    ``folder`` is what their names begin with: ``folder/``.
+    """
     data.mkdir(exist_ok=True)
     with assemble(Config.at(data), migrate=True):
         pass
@@ -230,7 +233,7 @@ def fill_store(data: Path, count: int) -> None:
             made = START + timedelta(seconds=number)
             yield Image(
                 id=str(number),
-                name=f"image-{number:06}.qcow2",
+                name=f"{folder}image-{number:06}.qcow2",
                 type=ImageType.MACHINE,
                 status=ImageStatus.AVAILABLE,
                 size=4,
