@@ -48,6 +48,7 @@ def make_application(core: Assembly, *, metrics: Metrics) -> Application:
     return Application(
         door=RestDoor(
             images=core.images,
+            relocation=core.relocation,
             uploads=metrics.upload,
             feed=Feed(folders=core.folders),
             calls=Calls(core=core, uploads=metrics.upload),

@@ -27,6 +27,7 @@ from glancefs.model import ImageStatus
 from glancefs.registries.base import Registry, ServedRegistry
 from glancefs.registries.remote import RemoteRegistry
 from glancefs.registries.sql import SqlRegistry
+from glancefs.relocation import Relocation
 from glancefs.staging import SharedArea, Staging, sweep_shared, sweep_staged
 from glancefs.stores.base import Store, Swept
 from glancefs.stores.owner import Owner
@@ -55,6 +56,7 @@ class Assembly:
     folders: Folders
     locks: Locks
     dead_properties: DeadProperties
+    relocation: Relocation
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +111,7 @@ def _over(config: Config, registry: ServedRegistry, stores: Mapping[str, Store])
         folders=Folders(registry=registry, clock=utc_now),
         locks=Locks(registry=registry, clock=utc_now),
         dead_properties=DeadProperties(registry=registry, clock=utc_now),
+        relocation=Relocation(registry=registry, stores=stores, clock=utc_now),
     )
 
 

@@ -26,11 +26,11 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from glancefs.download import Download
 from glancefs.errors import ImageNotFound, InvalidRequest, NotFound, Unavailable
-from glancefs.headers import TIME_FORMAT, meta_from_headers, meta_to_headers, typed
+from glancefs.headers import PREFIX, TIME_FORMAT, encode_header_value, meta_from_headers, meta_to_headers, typed
 from glancefs.model import normal_properties, property_key
 from glancefs.ranges import Ranges
 from glancefs.transfer import ImageData, Upload
-from glancefs.transport import Credentials, Transport
+from glancefs.transport import Credentials, Transport, problem_error
 
 DEFAULT_PORT: Final = 9292
 PAGE_SIZE: Final = 500
@@ -196,6 +196,26 @@ class Client:
     def delete_image(self, uri: str) -> None:
         """Delete an image. Raises NotFound, NotAuthorized, Forbidden."""
         self._transport.request("DELETE", _path(self._id_of(uri))).drain_conn()
+
+    def move_image(self, uri: str, store: str, *, progress: Callable[[int], object] | None = None) -> Meta:
+        """Move an image's data to another store of the server, for its admins; give all metadata.
+
+        ``progress`` is called with how many bytes were copied or read back since the last call. What breaks off in the
+        middle leaves the image where it was, and may be begun again. Raises NotFound, NotAuthorized, Forbidden,
+        BadRequest for a store that is none, Conflict where there are no data, ServiceUnavailable.
+        """
+        headers = {f"{PREFIX}store": encode_header_value(store)}
+        response = self._transport.request("PUT", f"{_path(self._id_of(uri))}/store", headers=headers)
+        done, last = 0, {}
+        for last in self._transport.read_lines(response):
+            before, done = done, int(last.get("done", done))
+            if progress is not None:
+                progress(done - before)
+        if "problem" in last:
+            raise problem_error(last["problem"])
+        if not isinstance(last.get("image"), dict):
+            raise self._strange()
+        return self._learnt(_typed(last["image"]))
 
     # ---- inside
 

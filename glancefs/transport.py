@@ -15,7 +15,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -194,6 +194,25 @@ class Transport:
         finally:
             response.release_conn()
 
+    def read_lines(self, response: urllib3.BaseHTTPResponse) -> Iterator[dict[str, Any]]:
+        """Give the JSON objects of an answer as they come, each on a line of its own, and let go of it.
+
+        Raises Unavailable where it is cut, or none.
+        """
+        rest = b""
+        try:
+            for piece in response.stream(PROBLEM_LIMIT):
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from map(_object, lines)
+            response.release_conn()
+        except (failures.HTTPError, OSError) as error:
+            raise self.failed(error) from None
+        except ValueError:
+            message = f"{self.base} answers with something else than JSON; is it an image server?"
+            raise errors.Unavailable(message) from None
+        finally:
+            response.close()
+
     def failed(self, error: Exception) -> errors.Unavailable:
         """Give the error for a connection that failed."""
         return errors.Unavailable(f"{self.base} {reason_of(error)}.")
@@ -250,6 +269,11 @@ def error_of(status: int, body: bytes) -> errors.GlancefsError:
         problem = json.loads(body)
     except ValueError:
         problem = None
+    return problem_error(problem, status=status, text=_plain_text(body))
+
+
+def problem_error(problem: object, *, status: int = 500, text: str | None = None) -> errors.GlancefsError:
+    """Give the error that a problem document tells of; where it tells of none, by the ``status`` and the ``text``."""
     said = problem if isinstance(problem, dict) else {}
     detail = said.get("detail") or said.get("title")
     code = str(said.get("type", ""))
@@ -258,7 +282,7 @@ def error_of(status: int, body: bytes) -> errors.GlancefsError:
         kind = _BY_STATUS.get(status) or (
             errors.InvalidRequest if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR else None
         )
-    message = detail if isinstance(detail, str) else _plain_text(body) or f"The server answers {_status_text(status)}."
+    message = detail if isinstance(detail, str) else text or f"The server answers {_status_text(status)}."
     path = said.get("path")
     if kind is errors.Locked and isinstance(path, str):
         return errors.Locked(message, path=path)
@@ -290,6 +314,13 @@ def _headers_of(upload: Upload) -> dict[str, str]:
         # What is refused is never sent to its end, after which no other request fits on the connection.
         headers |= {"Expect": "100-continue", "Connection": "close"}
     return headers
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    said = json.loads(line)
+    if not isinstance(said, dict):
+        raise ValueError("not an object")  # noqa: TRY004 - as for what is no JSON at all
+    return said
 
 
 def _plain_text(body: bytes) -> str | None:

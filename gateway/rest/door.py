@@ -22,17 +22,28 @@ from gateway.rest.dialect import SEED, V1, Dialect
 from gateway.rest.downloads import Downloads
 from gateway.rest.feed import Feed
 from gateway.rest.lists import Lists
+from gateway.rest.moves import Moves
 from gateway.rest.representations import detail, summary
 from gateway.rest.versions import no_members, no_shared_images, versions
 from gateway.rest.writes import Writes
 from gateway.wsgi import ROUTE_KEY, Request, Response, no_content
 from glancefs.errors import ImageNotFound
 from glancefs.images import Images
+from glancefs.relocation import Relocation
 from glancefs.remote.calls import PREFIX as CALLS_PREFIX
 
 Handler = Callable[[Request, Dialect, str], Response]
 
-ROUTES: Final = ("images", "images-detail", "images-changes", "image", "members", "versions", *CALL_ROUTES)
+ROUTES: Final = (
+    "images",
+    "images-detail",
+    "images-changes",
+    "image",
+    "image-store",
+    "members",
+    "versions",
+    *CALL_ROUTES,
+)
 """The names of the routes, for metrics and logs."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -58,14 +69,16 @@ class RestDoor:
         self,
         *,
         images: Images,
+        relocation: Relocation,
         uploads: Callable[[], AbstractContextManager[object]] = nullcontext,
         feed: Feed | None = None,
         calls: Calls | None = None,
     ) -> None:
-        lists, downloads, writes = (
+        lists, downloads, writes, moves = (
             Lists(images=images),
             Downloads(images=images),
             Writes(images=images, uploads=uploads),
+            Moves(relocation=relocation),
         )
         self._images = images
         self._calls = calls
@@ -95,6 +108,7 @@ class RestDoor:
                 "DELETE": writes.delete,
             },
         )
+        self._store = _Resource(route="image-store", handlers={"PUT": moves.move})
         self._members = _read_only("members", self._no_members)
         self._shared = _read_only("members", lambda *_: no_shared_images())
         self._versions = _read_only("versions", lambda request, *_: versions(request))
@@ -150,6 +164,8 @@ class RestDoor:
                 found = self._changes, ""
             case ["images", image_id] if image_id:
                 found = self._image, _checked(image_id)
+            case ["images", image_id, "store"] if dialect is SEED:
+                found = self._store, _checked(image_id)
             case ["images", image_id, "members"] if dialect is V1:
                 found = self._members, _checked(image_id)
             case ["shared-images", _] if dialect is V1:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from glancefs.cli.owner import act_as_owner
 from glancefs.cli.remote_mount import RemoteMount, is_server, refuse_elsewhere
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.sweeping import FirstSweep
@@ -151,6 +152,7 @@ def serve_mount(
     from glancefs.fuse.mount import Session
     from glancefs.fuse.statistics import Statistics
 
+    act_as_owner(config.data)
     statistics = Statistics()
     address = notify_address()
 

@@ -86,6 +86,10 @@ class RemoteBackend:
         """See `Backend`."""
         self._client.delete_image(image.id)
 
+    def move(self, image: Image, *, to: str, progress: Progress) -> Image:
+        """See `Backend`."""
+        return self._image(self._client.move_image(image.id, to, progress=progress))
+
     def read(self, image: Image, *, start: int = 0) -> Generator[bytes]:
         """See `Backend`."""
         if start < image.size:

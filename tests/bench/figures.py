@@ -163,6 +163,30 @@ _STORES: Final = (
     ),
 )
 
+KINDS: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB"}
+"""The databases that a registry may be on."""
+
+VIEWERS: Final = {name: _WHO[name] for name in ("half", "few", "anonymous")} | {"admin": "an admin"}
+"""Who reads pages of the registry."""
+
+_REGISTRIES: Final = tuple(
+    figure
+    for kind, title in KINDS.items()
+    for figure in (
+        *(
+            Figure(
+                key=f"{kind}-list-{key}",
+                what=f"registry on {title}: 25 out of 1,000,000, for {who}",
+                unit="/s",
+                peer=FEW_IMAGES,
+                ratio=round(1 / 1.5, 2),
+            )
+            for key, who in VIEWERS.items()
+        ),
+        Figure(key=f"{kind}-adds", what=f"registry on {title}: images added by 8 gateways, durable", unit="/s"),
+    )
+)
+
 FIGURES: Final = (
     Figure(key="get", what="GET of 1 GiB", unit="MB/s", peer="nginx", ratio=0.9),
     Figure(key="get-4", what="GET of 1 GiB, 4 at a time", unit="MB/s", peer="nginx", ratio=0.9),
@@ -200,6 +224,7 @@ FIGURES: Final = (
     *_REMOTE,
     *_DAV,
     *_STORES,
+    *_REGISTRIES,
 )
 
 

@@ -1,7 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the mount show of qemu, by way of a server.
+"""What `tests.e2e.mount.test_qemu` shows, with a server between the mount and its images.
 
 Threading: see there.
 """
 
-from tests.e2e.mount.test_qemu import *  # noqa: F403 - all of them are run here too
+import pytest
+
+from tests.e2e.far.same import taken_from
+from tests.e2e.mount import test_qemu as near
+
+pytestmark = [pytest.mark.soak, pytest.mark.needs("qemu-img")]
+
+globals().update(taken_from(near))

@@ -1,7 +1,0 @@
-# SPDX-License-Identifier: Apache-2.0
-"""What the tests of the mount show of crowd, by way of a server.
-
-Threading: see there.
-"""
-
-from tests.e2e.mount.test_crowd import *  # noqa: F403 - all of them are run here too
