@@ -65,7 +65,7 @@ class Calls:
         if call.changes and request.context.user is None:
             message = "Only a known user may change anything: log in."
             raise NotAuthenticated(message)
-        answer = {"answer": to_json(self._answer(call, request))}
+        answer = {"answer": to_json(self._answer(call, request), is_brief=True)}
         headers = [(TIME_HEADER, f"{time.time():.3f}"), ("Cache-Control", "no-store")]
         return whole(200, "application/json", f"{json.dumps(answer)}\n".encode(), headers)
 
