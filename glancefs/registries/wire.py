@@ -147,6 +147,10 @@ class Wire:
             message = f"{self._url} answers with something else than {self._language.what} of this version does."
             raise self._language.unavailable(message) from None
 
+    def give_up_soon(self) -> None:
+        """Say that the server is known to be away: for a moment, calls are tried once and no more."""
+        self._line.failed_at = time.monotonic()
+
     def close(self) -> None:
         """Let go of the connections; later calls are refused."""
         self._line.is_closed = True
