@@ -15,8 +15,9 @@ from typing import Final
 from pyfuse3 import EntryAttributes, StatvfsData
 
 from glancefs.fuse.inodes import Inode
+from glancefs.fuse.users import Ids, Users
 from glancefs.stores.base import Space
-from glancefs.tree import EntryKind
+from glancefs.tree import Entry, EntryKind
 
 BEST_REQUEST: Final = 1 << 20
 """st_blksize: cp, cat and tar read and write in pieces of this size, in bytes."""
@@ -27,6 +28,9 @@ _STATFS_BLOCK: Final = 4096
 _UNKNOWN_SPACE: Final = 1 << 60
 
 _FILE_TYPES: Final = {EntryKind.FOLDER: stat.S_IFDIR, EntryKind.LINK: stat.S_IFLNK}
+_OWNED: Final = frozenset({EntryKind.IMAGE, EntryKind.QUEUED, EntryKind.STAGED})
+_OPEN_FOLDER: Final = 0o777
+_PRIVATE: Final = 0o600
 _ALWAYS_ASKED: Final = frozenset({EntryKind.STAGED, EntryKind.DOCUMENT})
 """What changes without the kernel's doing, or without an entry in the change feed."""
 
@@ -70,11 +74,49 @@ class Appearance:
         shown.entry_timeout = 0 if is_asked else self.entry_timeout
         return shown
 
+    def prepare(self, entry: Entry) -> None:
+        """Find out what an entry's attributes take, in the thread that has looked for it."""
+
     def nothing(self) -> EntryAttributes:
         """Say that there is nothing at a name, and that the kernel may remember it."""
         shown = EntryAttributes()
         shown.st_ino = 0
         shown.entry_timeout = self.entry_timeout
+        return shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnAppearance(Appearance):
+    """What a mount says of its files on which everybody acts as themselves.
+
+    An image is its owner's, and closed to others unless it is public: whatever the kernel remembers of it is guarded by
+    that. No name is remembered, so that each walk along a path asks as the one who walks. All users are told the same
+    of an image, since the kernel has one inode for all of them. Folders are open to everybody: what may be made and
+    removed in them, the tree decides.
+    """
+
+    users: Users
+    me: Ids
+    """Who looks: whose the files are that are not yet images."""
+
+    def prepare(self, entry: Entry) -> None:
+        """Find out who the owner is on this machine."""
+        if entry.image is not None:
+            self.users.learn(entry.image.owner)
+
+    def attributes(self, inode: Inode) -> EntryAttributes:
+        """Give an inode's attributes."""
+        shown = Appearance.attributes(self, inode)
+        shown.entry_timeout = 0
+        kind = inode.kind
+        if kind is EntryKind.FOLDER:
+            shown.st_mode = stat.S_IFDIR | (_OPEN_FOLDER & ~self.umask)
+        elif kind in _OWNED:
+            ids = self.me if kind is EntryKind.STAGED else self.users.ids_of(inode.owner)
+            shown.st_uid, shown.st_gid = ids.uid, ids.gid
+            if kind is not EntryKind.IMAGE or not inode.is_public:
+                shown.st_mode = stat.S_IFREG | (_PRIVATE & ~self.umask)
+                shown.attr_timeout = 0
         return shown
 
 

@@ -36,10 +36,12 @@ class Listed:
 class FolderHandle:
     """An open folder."""
 
-    def __init__(self, *, tree: ImageTree, bridge: Bridge, path: str) -> None:
+    def __init__(self, *, tree: ImageTree, bridge: Bridge, path: str, prepare: Callable[[Entry], None]) -> None:
+        """``prepare`` is called in a thread with each entry that is to be handed out."""
         self.path: Final = path
         self._tree: Final = tree
         self._bridge: Final = bridge
+        self._prepare: Final = prepare
         self._turn: Final = trio.Lock()
         self._pages: Iterator[Sequence[Entry]] | None = None
         self._following: _Following | None = None
@@ -89,7 +91,7 @@ class FolderHandle:
         self._kept.append(page)
 
     def _begin(self, pages: Iterator[Sequence[Entry]]) -> _Following:
-        following = _Following(work=partial(self._bridge.look, _page, self._tree, pages))
+        following = _Following(work=partial(self._bridge.look, _page, self._tree, pages, self._prepare))
         self._bridge.start(following.run)
         return following
 
@@ -119,10 +121,12 @@ class _Following:
         return self._page
 
 
-def _page(tree: ImageTree, pages: Iterator[Sequence[Entry]]) -> list[Listed] | None:
+def _page(tree: ImageTree, pages: Iterator[Sequence[Entry]], prepare: Callable[[Entry], None]) -> list[Listed] | None:
     entries = next(pages, None)
     if entries is None:
         return None
+    for entry in entries:
+        prepare(entry)
     return [Listed(entry, allocated(tree, entry)) for entry in entries]
 
 

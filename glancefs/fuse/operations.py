@@ -13,9 +13,8 @@ from __future__ import annotations
 import errno
 import logging
 import select
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import count
 from typing import Final
 
 import pyfuse3
@@ -68,6 +67,7 @@ class Operations(pyfuse3.Operations):
         appearance: Appearance,
         passthrough: Passthrough,
         statistics: Statistics,
+        numbers: Iterator[int],
         read_only: bool = False,
     ) -> None:
         super().__init__()
@@ -79,6 +79,7 @@ class Operations(pyfuse3.Operations):
             publisher=publisher,
             passthrough=passthrough,
             statistics=statistics,
+            numbers=numbers,
         )
         self._tree: Final = tree
         self._bridge: Final = bridge
@@ -87,7 +88,7 @@ class Operations(pyfuse3.Operations):
         self._watcher: Final = watcher
         self._appearance: Final = appearance
         self._read_only: Final = read_only
-        self._numbers: Final = count(1)
+        self._numbers: Final = numbers
         self._folders: Final[dict[int, FolderHandle]] = {}
         self._space: tuple[float, Space | None] | None = None
         self.greeted: Final = trio.Event()
@@ -335,7 +336,8 @@ class Operations(pyfuse3.Operations):
         """Open a folder."""
         del ctx
         number = next(self._numbers)
-        self._folders[number] = FolderHandle(tree=self._tree, bridge=self._bridge, path=self._inode(inode).path)
+        path, prepare = self._inode(inode).path, self._appearance.prepare
+        self._folders[number] = FolderHandle(tree=self._tree, bridge=self._bridge, path=path, prepare=prepare)
         self.statistics.open_folders = len(self._folders)
         return number
 
@@ -451,7 +453,7 @@ class Operations(pyfuse3.Operations):
         return inode
 
     async def _look(self, path: str) -> Inode:
-        entry, size = await self._bridge.look(_lookup, self._tree, path)
+        entry, size = await self._bridge.look(_lookup, self._tree, path, self._appearance)
         return self._see(entry, allocated=size)
 
     def _see(self, entry: Entry, *, allocated: int = 0, is_listed: bool = False) -> Inode:
@@ -483,6 +485,7 @@ _WRITING: Final = 0o3 | 0o1000
 """O_ACCMODE and O_TRUNC."""
 
 
-def _lookup(tree: ImageTree, path: str) -> tuple[Entry, int]:
+def _lookup(tree: ImageTree, path: str, appearance: Appearance) -> tuple[Entry, int]:
     entry = tree.lookup(path)
+    appearance.prepare(entry)
     return entry, allocated(tree, entry)

@@ -55,6 +55,7 @@ def test_a_mount_shows_and_changes_what_the_server_lets_its_user(
     options = [f"credentials={credentials(tmp_path, 'alice')},staging={tmp_path / 'staging'}"]
     mount = mounts.mount(source=server.url, options=options)
     folder = mount / place
+    assert mount.run("findmnt", "-no", "SOURCE,FSTYPE", mount.point).out.split() == [server.url, "fuse.glancefs"]
     assert [file.name for file in folder.iterdir()] == ["shown"]
     assert (folder / "shown").read_bytes() == b"for everybody"
     must_fail(errno.ENOENT, (folder / "secret").read_bytes)
