@@ -242,7 +242,13 @@ def wants_plain_text(environ: Mapping[str, str] | None = None) -> bool:
 
 
 def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME") or "/")
+    if said := environ.get("HOME"):
+        return Path(said)
+    # mount(8) and systemd say none.
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path("/")
 
 
 def _overrides(values: Mapping[str, object]) -> dict[str, Said]:

@@ -68,7 +68,7 @@ class Calls:
             message = "Only a known user may change anything: log in."
             raise NotAuthenticated(message)
         _check_kind(call, request)
-        answer = {"answer": to_json(self._answer(call, request))}
+        answer = {"answer": to_json(self._answer(call, request), is_brief=True)}
         headers = [(TIME_HEADER, f"{time.time():.3f}"), ("Cache-Control", "no-store")]
         return whole(200, "application/json", f"{json.dumps(answer)}\n".encode(), headers)
 
