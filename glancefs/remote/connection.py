@@ -82,6 +82,12 @@ class ServerConnection:
         self._silent_since: float | None = None
         """Since when questions for changes find nobody."""
 
+    @property
+    def is_away(self) -> bool:
+        """Whether questions for changes have found nobody for longer than anybody waits."""
+        since = self._silent_since
+        return since is not None and time.monotonic() - since > self.timeout
+
     def close(self) -> None:
         """Let go of the connections; may be called twice."""
         self._wire.close()
@@ -111,7 +117,7 @@ class ServerConnection:
         except errors.Unavailable:
             # A server that is restarted is waited for; one that stays away is not, by each call anew.
             self._silent_since = self._silent_since or time.monotonic()
-            if time.monotonic() - self._silent_since > self.timeout:
+            if self.is_away:
                 self._wire.give_up_soon()
             raise
         self._silent_since = None
