@@ -107,7 +107,7 @@ _WHY: Final[dict[str, str]] = {
         _SHARED
         + "a file is written to this machine's disk and hashed there, so that it can be sent again and that its close "
         "tells of errors, and is then sent, and hashed and synced by the server: one after the other, on one disk. "
-        "rclone sends while it is written to and can't send again; davfs2 hashes nothing and is done before it sends.",
+        "rclone sends while it is written to, and can't send again; davfs2 hashes nothing.",
     ),
     **dict.fromkeys(
         ("remote-ls-rclone", "remote-ls-davfs"),
