@@ -150,6 +150,10 @@ class Wire:
             message = f"{self._url} answers with something else than {self._language.what} of this version does."
             raise self._language.unavailable(message) from None
 
+    def give_up_soon(self) -> None:
+        """Say that the server is known to be away: for a moment, calls are tried once and no more."""
+        self._line.failed_at = time.monotonic()
+
     def news(self, name: str, /, *, wait: int, **arguments: int) -> Any:  # noqa: ANN401 - the answer is the call's
         """Ask once, and have it answered as soon as there is something to tell, or after ``wait`` seconds.
 
