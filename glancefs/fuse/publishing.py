@@ -312,9 +312,13 @@ def _close(
     verdict = closing(opener, ino, name)
     if is_simple and (verdict in _PUBLISHING or (verdict is Closing.UNKNOWN and upload.is_written)):
         try:
-            return verdict, tree.publish(upload), None
+            image = tree.publish(upload)
         except (GlancefsError, OSError) as error:
             return verdict, None, error
+        if image is None and pieces:
+            # A dot-file stays a file for long, and has to outlive this mount.
+            upload.note()
+        return verdict, image, None
     if pieces:
         upload.note()
     return verdict, None, None
