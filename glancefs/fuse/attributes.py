@@ -16,7 +16,8 @@ from pyfuse3 import EntryAttributes, StatvfsData
 
 from glancefs.fuse.inodes import Inode
 from glancefs.stores.base import Space
-from glancefs.tree import EntryKind
+from glancefs.tree import EntryKind, Listed
+from glancefs.tree.entries import FILE_MODE
 
 BEST_REQUEST: Final = 1 << 20
 """st_blksize: cp, cat and tar read and write in pieces of this size, in bytes."""
@@ -70,12 +71,33 @@ class Appearance:
         shown.entry_timeout = 0 if is_asked else self.entry_timeout
         return shown
 
+    def listing(self) -> EntryAttributes:
+        """Give what all images of a listing have in common, for `fill_in`."""
+        shown = EntryAttributes()
+        shown.st_mode = stat.S_IFREG | (FILE_MODE & ~self.umask)
+        shown.st_nlink = 1
+        shown.st_uid = self.uid
+        shown.st_gid = self.gid
+        shown.st_blksize = BEST_REQUEST
+        shown.attr_timeout = self.attr_timeout
+        shown.entry_timeout = self.entry_timeout
+        return shown
+
     def nothing(self) -> EntryAttributes:
         """Say that there is nothing at a name, and that the kernel may remember it."""
         shown = EntryAttributes()
         shown.st_ino = 0
         shown.entry_timeout = self.entry_timeout
         return shown
+
+
+def fill_in(shown: EntryAttributes, ino: int, listed: Listed) -> None:
+    """Make the attributes of one image out of what `Appearance.listing` gave; they are copied when they are told."""
+    shown.st_ino = ino
+    shown.st_size = listed.size
+    shown.st_blocks = -(-listed.allocated // _BLOCK)
+    shown.st_mtime_ns = shown.st_atime_ns = listed.mtime_ns
+    shown.st_ctime_ns = listed.ctime_ns
 
 
 def file_system(space: Space | None) -> StatvfsData:

@@ -10,7 +10,6 @@ Threading: belongs to the loop's thread; pages are fetched in threads.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -18,19 +17,11 @@ import trio
 
 from glancefs.errors import GlancefsError
 from glancefs.fuse.bridge import Bridge
-from glancefs.tree import Entry, EntryKind, ImageTree
+from glancefs.tree import Entry, EntryKind, ImageTree, Listed
 
 _PAGE: Final = 1000
 _KEPT: Final = 2
 """In pages: the kernel asks again for the entries that did not fit its reader's buffer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """An entry of a folder, and the bytes that it takes on disk."""
-
-    entry: Entry
-    allocated: int
 
 
 class FolderHandle:
@@ -41,9 +32,9 @@ class FolderHandle:
         self._tree: Final = tree
         self._bridge: Final = bridge
         self._turn: Final = trio.Lock()
-        self._pages: Iterator[Sequence[Entry]] | None = None
+        self._pages: Iterator[Sequence[Listed]] | None = None
         self._following: _Following | None = None
-        self._kept: list[list[Listed]] = []
+        self._kept: list[Sequence[Listed]] = []
         self._first = 0
         """The place of the first entry that is kept."""
         self._is_complete = False
@@ -75,7 +66,7 @@ class FolderHandle:
 
     async def _fetch(self) -> None:
         if self._pages is None:
-            self._pages = self._tree.list(self.path, page_size=_PAGE)
+            self._pages = self._tree.list_briefly(self.path, page_size=_PAGE)
         following, self._following = self._following or self._begin(self._pages), None
         page = await following.get()
         if page is None:
@@ -88,8 +79,8 @@ class FolderHandle:
             self._first += len(self._kept.pop(0))
         self._kept.append(page)
 
-    def _begin(self, pages: Iterator[Sequence[Entry]]) -> _Following:
-        following = _Following(work=partial(self._bridge.look, _page, self._tree, pages))
+    def _begin(self, pages: Iterator[Sequence[Listed]]) -> _Following:
+        following = _Following(work=partial(self._bridge.look, _page, pages))
         self._bridge.start(following.run)
         return following
 
@@ -97,10 +88,10 @@ class FolderHandle:
 class _Following:
     """A page that is being fetched, whether anybody will ask for it or not."""
 
-    def __init__(self, *, work: Callable[[], Awaitable[list[Listed] | None]]) -> None:
+    def __init__(self, *, work: Callable[[], Awaitable[Sequence[Listed] | None]]) -> None:
         self._work: Final = work
         self._done: Final = trio.Event()
-        self._page: list[Listed] | None = None
+        self._page: Sequence[Listed] | None = None
         self._error: Exception | None = None
 
     async def run(self) -> None:
@@ -111,7 +102,7 @@ class _Following:
             self._error = error
         self._done.set()
 
-    async def get(self) -> list[Listed] | None:
+    async def get(self) -> Sequence[Listed] | None:
         """Give the page, or None behind the last one. Raises what fetching it raised."""
         await self._done.wait()
         if self._error is not None:
@@ -119,11 +110,8 @@ class _Following:
         return self._page
 
 
-def _page(tree: ImageTree, pages: Iterator[Sequence[Entry]]) -> list[Listed] | None:
-    entries = next(pages, None)
-    if entries is None:
-        return None
-    return [Listed(entry, allocated(tree, entry)) for entry in entries]
+def _page(pages: Iterator[Sequence[Listed]]) -> Sequence[Listed] | None:
+    return next(pages, None)
 
 
 def allocated(tree: ImageTree, entry: Entry) -> int:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from glancefs.fuse.statistics import Statistics
-from glancefs.tree import Entry, EntryKind
-from glancefs.tree.entries import inode_number
+from glancefs.tree import Entry, EntryKind, Listed
+from glancefs.tree.entries import FILE_MODE, inode_number
 
 if TYPE_CHECKING:
     from glancefs.fuse.staged import StagedFile
@@ -96,6 +96,27 @@ class Inodes:
         self.refresh(inode, entry, allocated=allocated)
         if not is_listed:
             self.remember(inode, entry)
+        return inode
+
+    def known(self, listed: Listed) -> Inode | None:
+        """Give the inode for what was listed, if there is one."""
+        return self._bound.get(listed.key) or self._by_number.get(listed.ino)
+
+    def see_listed(self, inode: Inode | None, path: str, listed: Listed) -> Inode:
+        """Give the inode (None: a new one) for a listed image, brought up to date; the kernel was told of it."""
+        if inode is None:
+            inode = self._by_number[listed.ino] = Inode(ino=listed.ino, key=listed.key, path=path, kind=listed.kind)
+            self._by_path[path] = inode
+            inode.mode = FILE_MODE
+        elif inode.path != path or inode.is_gone:
+            self.move(inode, path)
+        inode.is_gone = False
+        inode.kind = listed.kind
+        inode.size = listed.size
+        inode.mtime_ns = listed.mtime_ns
+        inode.ctime_ns = listed.ctime_ns
+        inode.allocated = listed.allocated
+        inode.lookups += 1
         return inode
 
     def make(self, key: str, path: str, kind: EntryKind) -> Inode:

@@ -24,18 +24,18 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 
 from glancefs import paths
 from glancefs.errors import PathNotFound
-from glancefs.fuse.attributes import Appearance, file_system
+from glancefs.fuse.attributes import Appearance, file_system, fill_in
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.changes import Watcher
 from glancefs.fuse.files import OpenFiles
-from glancefs.fuse.folders import FolderHandle, Listed, allocated
+from glancefs.fuse.folders import FolderHandle, allocated
 from glancefs.fuse.guard import guarded
 from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.statistics import Statistics
 from glancefs.stores.base import Space
-from glancefs.tree import Entry, EntryKind, ImageTree
+from glancefs.tree import Entry, EntryKind, ImageTree, Listed
 
 _log = logging.getLogger(__name__)
 
@@ -342,18 +342,36 @@ class Operations(pyfuse3.Operations):
                 return
         place = max(start_id, _FIRST - 1) - (_FIRST - 1)
         while entries := await folder.at(place):
-            for listed in entries:
-                place += 1
-                if not self._list(token, listed, place + _FIRST - 1):
-                    return
+            told = self._tell_some(token, folder.path, entries, place + _FIRST)
+            place += told
+            if told < len(entries):
+                return
+
+    def _tell_some(self, token: ReaddirToken, folder: str, entries: Sequence[Listed], next_place: int) -> int:
+        """Hand out entries as long as there is room; give how many."""
+        shown = self._appearance.listing()
+        prefix = paths.join(folder, "")
+        inodes = self._inodes
+        for told, listed in enumerate(entries):
+            if listed.entry is not None:
+                if not self._tell(token, listed.entry, listed.allocated, next_place + told):
+                    return told
+                continue
+            inode = inodes.known(listed)
+            fill_in(shown, listed.ino if inode is None else inode.ino, listed)
+            if not pyfuse3.readdir_reply(token, listed.name.encode(), shown, next_place + told):
+                return told
+            inodes.see_listed(inode, prefix + listed.name, listed)
+        self.statistics.inodes = len(inodes)
+        return len(entries)
 
     def _dots(self, folder: FolderHandle) -> EntryAttributes:
         return self._appearance.attributes(self._inodes.at(folder.path) or self._inodes.root)
 
-    def _list(self, token: ReaddirToken, listed: Listed, next_place: int) -> bool:
-        inode = self._see(listed.entry, allocated=listed.allocated, is_listed=True)
+    def _tell(self, token: ReaddirToken, entry: Entry, size: int, next_place: int) -> bool:
+        inode = self._see(entry, allocated=size, is_listed=True)
         shown = self._appearance.attributes(inode)
-        if pyfuse3.readdir_reply(token, listed.entry.name.encode(), shown, next_place):
+        if pyfuse3.readdir_reply(token, entry.name.encode(), shown, next_place):
             self._inodes.count(inode)
             return True
         self._inodes.free_if_unused(inode)

@@ -42,6 +42,7 @@ from glancefs.registries.folder_statements import (
     leap_statements,
     made_statement,
     named_statement,
+    outlines_statement,
     page_statement,
     range_of,
     shape_of,
@@ -49,7 +50,7 @@ from glancefs.registries.folder_statements import (
     stop_of,
     there_statement,
 )
-from glancefs.registries.folders import Folder, FolderPage, Found, View
+from glancefs.registries.folders import Folder, FolderPage, Found, Outline, OutlinePage, View
 from glancefs.registries.locks import Presented, Touched
 from glancefs.registries.rows import IMAGE_COLUMNS, folder_key, image_of, seconds
 from glancefs.registries.schema import folders, images
@@ -87,14 +88,20 @@ class SqlFolders:
         """See `FolderRegistry.images_in`."""
         if limit <= 0:
             return FolderPage(images=(), marker=after)
-        values = {"folder": folder_key(path), "viewer": view.viewer, "limit": limit}
-        if after is not None:
-            values["after_place"], values["after_leaf"] = _read_marker(after)
         statement = page_statement(shape_of(view, self._ways), goes_on=after is not None)
         with self._database.reading() as connection:
-            rows = fetched(connection.execute(statement, values), self._ways)
-        marker = f"{rows[-1][-2]}:{rows[-1][-1]}" if len(rows) == limit else None
-        return FolderPage(images=tuple(image_of(row[:-2]) for row in rows), marker=marker)
+            rows = fetched(connection.execute(statement, _page_values(path, view, after, limit)), self._ways)
+        return FolderPage(images=tuple(image_of(row[:-2]) for row in rows), marker=_marker(rows, limit))
+
+    @looks_again
+    def outlines_in(self, path: str, view: View, *, after: str | None = None, limit: int = 1000) -> OutlinePage:
+        """See `OutlinedRegistry.outlines_in`."""
+        if limit <= 0:
+            return OutlinePage(images=(), marker=after)
+        statement = outlines_statement(shape_of(view, self._ways), goes_on=after is not None)
+        with self._database.reading() as connection:
+            rows = statement.rows(connection, _page_values(path, view, after, limit), self._ways)
+        return OutlinePage(images=[Outline._make(row[:-2]) for row in rows], marker=_marker(rows, limit))
 
     @looks_again
     def folders_in(self, path: str, view: View, *, after: str | None = None, limit: int = 1000) -> Sequence[Folder]:
@@ -217,6 +224,17 @@ def _at(connection: Connection, name: str, view: View, shape: Shape) -> Found:
     (row,) = at_statement(shape).rows(connection, values | range_of(folder_key(path)), shape.ways)
     folder = next(_with_rows(connection, [path], shape, view)) if row[-1] else None
     return Found(image=None if row[0] is None else image_of(row[: len(IMAGE_COLUMNS)]), folder=folder)
+
+
+def _page_values(path: str, view: View, after: str | None, limit: int) -> dict[str, Any]:
+    values: dict[str, Any] = {"folder": folder_key(path), "viewer": view.viewer, "limit": limit}
+    if after is not None:
+        values["after_place"], values["after_leaf"] = _read_marker(after)
+    return values
+
+
+def _marker(rows: Sequence[tuple[Any, ...]], limit: int) -> str | None:
+    return f"{rows[-1][-2]}:{rows[-1][-1]}" if len(rows) == limit else None
 
 
 def _read_marker(text: str) -> tuple[int, str]:

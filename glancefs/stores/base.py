@@ -9,7 +9,7 @@ Threading: every method of a store may be called from many threads at once; what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,6 +180,10 @@ class LocalStore(Store, Protocol):
 
     def allocated(self, location: Location) -> int:
         """Give the bytes that the data take on the disk, holes left out. Raises DataMissing, StoreUnavailable."""
+        ...
+
+    def allocated_by_key(self, keys: Iterable[str]) -> Sequence[int | None]:
+        """Give the same of many keys of this store's, as its locations have them; None for what can't be told."""
         ...
 
 

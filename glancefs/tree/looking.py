@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final, Protocol
 
 from glancefs.context import RequestContext
 from glancefs.errors import Forbidden, ImageNotFound, InvalidPath, IsAFolder, NotAFolder, PathNotFound
@@ -20,13 +22,42 @@ from glancefs.model import Image
 from glancefs.namesakes import has_digest, may_be_cut, namesake_paths, said_digest, said_id
 from glancefs.paths import RESERVED, is_reserved, join, name_of, path_of, split
 from glancefs.registries.base import ImageQuery
-from glancefs.registries.folders import Folder
+from glancefs.registries.folders import Folder, Outline, outline_of
 from glancefs.rules import may_change
-from glancefs.tree.entries import Entry, EntryKind, folder_entry, image_entry, staged_entry
+from glancefs.tree.entries import (
+    Entry,
+    EntryKind,
+    Listed,
+    folder_entry,
+    image_entry,
+    listed_entries,
+    listed_image,
+    staged_entry,
+)
 from glancefs.tree.overlay import Overlay
-from glancefs.tree.ports import TreeFolders, TreeImages
+from glancefs.tree.ports import ImagesOnDisk, OutlinedFolders, TreeFolders, TreeImages
 
 _PAGE: Final = 1000
+
+
+class _Named(Protocol):
+    """An image, as far as its path goes."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """The names in a folder that its images don't get."""
+
+    by_folders: set[str] = field(default_factory=set)
+    """What is called so is beside."""
+    by_files: set[str] = field(default_factory=set)
+    """What is called so is hidden by a staged file."""
 
 
 class Looking:
@@ -84,7 +115,7 @@ class Looking:
             raise IsAFolder(f"{path!r} is a folder.")
         return entry
 
-    def path_of_image(self, image: Image) -> str:
+    def path_of_image(self, image: _Named) -> str:
         """Give the one path at which an image is."""
         path = path_of(image.name)
         if image.id in self._folders.first_of_their_names(self._context, [image.id]) and self.folder(path) is None:
@@ -93,21 +124,24 @@ class Looking:
 
     def list(self, path: str, *, page_size: int) -> Iterator[Sequence[Entry]]:
         """Give what a folder holds, in pages: folders, then staged files, then images. Raises as `need_folder` does."""
-        self.need_folder(path)
-        names: set[str] = set()
-        for folders in self._folder_pages(path, page_size):
-            names.update(split(folder.path)[1] for folder in folders)
-            yield [self.folder_entry(folder) for folder in folders]
-        staged_only = sorted(self._overlay.folders_in(path) - names - {RESERVED})
-        names.update(staged_only)
-        staged = self._overlay.in_folder(path)
-        yield [
-            *(self.folder_entry(Folder(path=join(path, name))) for name in staged_only),
-            *(staged_entry(join(path, name), file) for name, file in staged),
-        ]
-        hidden = {name for name, _ in staged}
+        taken = _Taken()
+        yield from self._list_others(path, taken, page_size)
         for images in self._image_pages(path, page_size):
-            yield [entry for entry in self._entries(path, images, names) if entry.name not in hidden]
+            leaves = zip(self._leaves(images, taken), images, strict=True)
+            yield [self.image_entry(join(path, leaf), image) for leaf, image in leaves if leaf is not None]
+
+    def list_briefly(self, path: str, *, page_size: int) -> Iterator[Sequence[Listed]]:
+        """Give the same, as much of it as the attributes of files take."""
+        taken = _Taken()
+        for entries in self._list_others(path, taken, page_size):
+            yield listed_entries(entries)
+        on_disk = self._images if isinstance(self._images, ImagesOnDisk) else None
+        for images in self._outline_pages(path, page_size):
+            leaves = self._leaves(images, taken)
+            places = [image.location or "" for image in images]
+            sizes: Sequence[int | None] = [None] * len(images) if on_disk is None else on_disk.allocated_at(places)
+            together = zip(leaves, images, sizes, strict=True)
+            yield [listed_image(leaf, image, size) for leaf, image, size in together if leaf is not None]
 
     def folder_entry(self, folder: Folder) -> Entry:
         """Give the entry of a folder."""
@@ -148,7 +182,7 @@ class Looking:
             images = self._images.find_all(self._context, query)
         yield from (image for image in images if has_digest(image.id, digest))
 
-    def _namesake_path(self, image: Image) -> str:
+    def _namesake_path(self, image: _Named) -> str:
         last = ""
         for last in namesake_paths(path_of(image.name), image.id):
             # An image that is really called like this is at this path, and this one behind it.
@@ -161,6 +195,21 @@ class Looking:
         return found.image is not None or found.folder is not None or self._overlay.has_below(path)
 
     # ---- listing
+
+    def _list_others(self, path: str, taken: _Taken, page_size: int) -> Iterator[Sequence[Entry]]:
+        """Give what is no image, and take down its names."""
+        self.need_folder(path)
+        for folders in self._folder_pages(path, page_size):
+            taken.by_folders.update(split(folder.path)[1] for folder in folders)
+            yield [self.folder_entry(folder) for folder in folders]
+        staged_only = sorted(self._overlay.folders_in(path) - taken.by_folders - {RESERVED})
+        taken.by_folders.update(staged_only)
+        staged = self._overlay.in_folder(path)
+        taken.by_files.update(name for name, _ in staged)
+        yield [
+            *(self.folder_entry(Folder(path=join(path, name))) for name in staged_only),
+            *(staged_entry(join(path, name), file) for name, file in staged),
+        ]
 
     def _folder_pages(self, path: str, page_size: int) -> Iterator[Sequence[Folder]]:
         after = None
@@ -180,20 +229,39 @@ class Looking:
                 return
             marker = page.marker
 
-    def _entries(self, path: str, images: Sequence[Image], folders: set[str]) -> Iterator[Entry]:
-        """Give the entries of a page of images; namesakes are side by side, perhaps across the ends of the page."""
+    def _outline_pages(self, path: str, page_size: int) -> Iterator[Sequence[Outline]]:
+        if not isinstance(self._folders, OutlinedFolders):
+            yield from ([outline_of(image) for image in page] for page in self._image_pages(path, page_size))
+            return
+        marker = None
+        while True:
+            page = self._folders.outlines_in(self._context, path, after=marker, limit=page_size)
+            yield page.images
+            if page.marker is None:
+                return
+            marker = page.marker
+
+    def _leaves(self, images: Sequence[_Named], taken: _Taken) -> Sequence[str | None]:
+        """Give the file name of each image of a page, None where a staged file hides it.
+
+        Namesakes are side by side, perhaps across the ends of the page.
+        """
+        if not images:
+            return ()
         names = [image.name for image in images]
-        unsure = [
-            image.id
-            for number, image in enumerate(images)
-            if number in {0, len(images) - 1} or image.name in {names[number - 1], names[number + 1]}
-        ]
-        first = self._folders.first_of_their_names(self._context, unsure) if unsure else ()
-        others = set(unsure).difference(first)
+        unsure = {0, len(names) - 1}
+        for number, (name, following) in enumerate(pairwise(names)):
+            if name == following:
+                unsure |= {number, number + 1}
+        ids = [images[number].id for number in unsure]
+        others = set(ids).difference(self._folders.first_of_their_names(self._context, ids))
+        leaves: list[str | None] = []
         for image in images:
-            name = split(path_of(image.name))[1]
-            is_plain = image.id not in others and name not in folders
-            yield self.image_entry(join(path, name) if is_plain else self._namesake_path(image), image)
+            leaf = path_of(image.name).rpartition("/")[2]
+            if leaf in taken.by_folders or (others and image.id in others):
+                leaf = split(self._namesake_path(image))[1]
+            leaves.append(None if leaf in taken.by_files else leaf)
+        return leaves
 
 
 def check_not_reserved(path: str) -> None:
