@@ -16,10 +16,10 @@ MOUNT_PACKAGES := fuse3 gcc libfuse3-dev pkg-config python3-dev
 
 # What the tests use of Debian. Elsewhere, what is absent is skipped, and the head of the test run says so.
 TEST_PACKAGES := attr btrfs-progs cadaver curl davfs2 dbus debian-installer-12-netboot-amd64 fio git grub-rescue-pc \
-    gvfs-backends iproute2 libglib2.0-bin litmus mariadb-server-core openssl qemu-system-x86 qemu-utils rclone rsync \
-    stress-ng vim-tiny xfsprogs xorriso
+    gvfs-backends iproute2 libglib2.0-bin litmus man-db mandoc mariadb-client mariadb-server-core openssl qemu-system-x86 \
+    qemu-utils rclone rsync stress-ng systemd vim-tiny xfsprogs xorriso
 # PostgreSQL's server is unpacked here, not installed, so that none starts on this machine; these are what it is linked to.
-POSTGRESQL := .cache/postgresql/usr/lib/postgresql/15/bin/postgres
+POSTGRESQL := .cache/postgresql/usr/lib/postgresql/15/bin/pg_dump
 POSTGRESQL_PACKAGES := libgssapi-krb5-2 libicu72 libldap-2.5-0 libpq5 libxml2
 # What the benchmarks use besides: generators of load, and a way to switch syncing off.
 BENCH_PACKAGES := apache2-utils bindfs eatmydata wrk
@@ -41,7 +41,7 @@ apt = { command -v apt-get >/dev/null || { echo "Please install $(1): this machi
         { echo "Please install $(1): apt-get could not." >&2; false; }; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test mount-packages test-packages bench-packages run test lint format bench soak lock clean
+.PHONY: help setup setup-test mount-packages test-packages bench-packages run test lint format bench soak man lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -72,6 +72,9 @@ bench: setup-test bench-packages $(BENCH_PEERS) ## measure speed beside real pee
 
 soak: setup-test ## run the tests that take minutes
 	@$(BIN)/pytest -m soak $(ARGS)
+
+man: setup-test ## make the manual pages of the documentation
+	@$(BIN)/python -m tests.support.manual
 
 lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of each
 	@$(PIP) install uv
@@ -132,12 +135,12 @@ install-missing = missing=; for package in $(1); do \
 # Missing tools stop no tests on a user's machine; they are skipped by name.
 test-packages:
 	@$(call install-missing,$(TEST_PACKAGES)) || [ "$$CI" != true ]
-	@[ -e $(POSTGRESQL) ] || [ -e /usr/lib/postgresql/15/bin/postgres ] || $(MAKE) -s $(POSTGRESQL) || [ "$$CI" != true ]
+	@[ -e $(POSTGRESQL) ] || [ -e /usr/lib/postgresql/15/bin/postgres -a -e /usr/lib/postgresql/15/bin/pg_dump ] || $(MAKE) -s $(POSTGRESQL) || [ "$$CI" != true ]
 
 $(POSTGRESQL):
 	@$(call install-missing,$(POSTGRESQL_PACKAGES))
-	@mkdir -p .cache/postgresql && cd .cache/postgresql && apt-get download -qq postgresql-15 2>/dev/null && \
-	    dpkg-deb -x postgresql-15_*.deb .
+	@mkdir -p .cache/postgresql && cd .cache/postgresql && apt-get download -qq postgresql-15 postgresql-client-15 2>/dev/null && \
+	    for package in postgresql-*.deb; do dpkg-deb -x $$package . || exit; done
 
 bench-packages:
 	@$(call install-missing,$(BENCH_PACKAGES))

@@ -75,6 +75,10 @@ class Door(Protocol):
         """Answer a request. Raises errors of the tree for what did not succeed."""
         ...
 
+    def close(self) -> None:
+        """Let go of what it holds, when the last request is answered."""
+        ...
+
 
 class Application:
     """The doors of one process behind one WSGI callable.
@@ -145,6 +149,7 @@ class Application:
 
     def close(self) -> None:
         """Let go of what the doors hold, when the last request is answered."""
+        self._door.close()
         if self._dav is not None:
             self._dav.close()
 

@@ -18,7 +18,9 @@ from gateway.passwords import PasswordFile, RememberedPasswords
 from gateway.registry.door import ROUTES as REGISTRY_ROUTES
 from gateway.registry.door import Clocked, RegistryDoor
 from gateway.registry.guard import TokenAuth
+from gateway.rest.calls import Calls
 from gateway.rest.door import RestDoor
+from gateway.rest.feed import Feed
 from gateway.root import DoorSign
 from glancefs.assembly import Assembly, Trees
 from glancefs.config import AuthConfig, GatewayConfig
@@ -44,7 +46,13 @@ def make_application(core: Assembly, *, metrics: Metrics) -> Application:
         )
     health = Health(registry=core.registry, stores=core.stores)
     return Application(
-        door=RestDoor(images=core.images, uploads=metrics.upload),
+        door=RestDoor(
+            images=core.images,
+            relocation=core.relocation,
+            uploads=metrics.upload,
+            feed=Feed(folders=core.folders),
+            calls=Calls(core=core, uploads=metrics.upload),
+        ),
         authenticator=authenticator,
         health=health,
         metrics=MetricsPage(metrics=metrics, registry=core.registry, health=health),

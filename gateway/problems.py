@@ -124,9 +124,15 @@ def problem_response(problem: Problem, *, accept: str | None, prefers_text: bool
         text = _PAGE.format(title=title, detail=escape(problem.detail), status=problem.status)
     else:
         content_type = _JSON
-        said = {"type": URN + problem.code, "title": title, "status": problem.status, "detail": problem.detail}
-        text = json.dumps(said | dict(problem.members)) + "\n"
+        text = json.dumps(problem_json(problem)) + "\n"
     return whole(problem.status, content_type, text.encode(errors="replace"), problem.headers)
+
+
+def problem_json(problem: Problem) -> dict[str, object]:
+    """Give the object that tells a problem to programs (RFC 9457, section 3)."""
+    title = HTTPStatus(problem.status).phrase
+    said = {"type": URN + problem.code, "title": title, "status": problem.status, "detail": problem.detail}
+    return said | dict(problem.members)
 
 
 def _kind(accept: str | None, offered: tuple[str, ...]) -> str:

@@ -38,6 +38,9 @@ HEADERS_KEY: Final = "glancefs.header_fields"
 WSGI itself joins repeated headers, so it can't tell two from one that holds a comma.
 """
 
+POSTPONE_KEY: Final = "glancefs.postpone"
+"""Where in the environ the server leaves how a request may wait for news (see `gateway.http`)."""
+
 STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 _MOST_PARAMETERS: Final = 1000

@@ -27,6 +27,7 @@ from glancefs.model import ImageStatus
 from glancefs.registries.base import Registry, ServedRegistry
 from glancefs.registries.remote import RemoteRegistry
 from glancefs.registries.sql import SqlRegistry
+from glancefs.relocation import Relocation
 from glancefs.staging import SharedArea, Staging, sweep_shared, sweep_staged
 from glancefs.stores.base import Store, Swept
 from glancefs.stores.owner import Owner
@@ -49,12 +50,13 @@ class Assembly:
     """The core, put together; a context manager that lets go of it."""
 
     config: Config
-    registry: Registry
+    registry: ServedRegistry
     stores: Mapping[str, Store]
     images: Images
     folders: Folders
     locks: Locks
     dead_properties: DeadProperties
+    relocation: Relocation
 
     def __enter__(self) -> Self:
         return self
@@ -63,6 +65,13 @@ class Assembly:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def once(self, key: str, *, until: float | None = None) -> Assembly:
+        """Give the same core for one change, which is made once however often it is asked for (`ServedRegistry.once`).
+
+        It costs next to nothing, and is let go of without `close`.
+        """
+        return _over(self.config, self.registry.once(key, until=until), self.stores)
 
     def close(self) -> None:
         """Let go of connections and threads; may be called twice."""
@@ -83,6 +92,10 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
     except BaseException:
         registry.close()
         raise
+    return _over(config, registry, stores)
+
+
+def _over(config: Config, registry: ServedRegistry, stores: Mapping[str, Store]) -> Assembly:
     return Assembly(
         config=config,
         registry=registry,
@@ -98,10 +111,11 @@ def assemble(config: Config, *, migrate: bool = False) -> Assembly:
         folders=Folders(registry=registry, clock=utc_now),
         locks=Locks(registry=registry, clock=utc_now),
         dead_properties=DeadProperties(registry=registry, clock=utc_now),
+        relocation=Relocation(registry=registry, stores=stores, clock=utc_now),
     )
 
 
-def open_registry(config: Config, *, migrate: bool = False) -> Registry:
+def open_registry(config: Config, *, migrate: bool = False) -> ServedRegistry:
     """Open the registry alone, wherever it is; with ``migrate`` bring its database up to date first.
 
     Raises ConfigError, SchemaTooNew, RegistryUnavailable. The database of a remote one is its server's to migrate.

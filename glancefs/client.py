@@ -17,6 +17,7 @@ Threading: a client may be used from many threads at once; a generator of chunks
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -25,10 +26,11 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from glancefs.download import Download
 from glancefs.errors import ImageNotFound, InvalidRequest, NotFound, Unavailable
-from glancefs.headers import TIME_FORMAT, meta_from_headers, meta_to_headers, typed
+from glancefs.headers import PREFIX, TIME_FORMAT, encode_header_value, meta_from_headers, meta_to_headers, typed
 from glancefs.model import normal_properties, property_key
+from glancefs.ranges import Ranges
 from glancefs.transfer import ImageData, Upload
-from glancefs.transport import Credentials, Transport
+from glancefs.transport import Credentials, Transport, problem_error
 
 DEFAULT_PORT: Final = 9292
 PAGE_SIZE: Final = 500
@@ -64,6 +66,7 @@ class Client:
             timeout=timeout,
             cacert=Path(cacert) if cacert else None,
         )
+        self._ranges = Ranges(transport=self._transport, timeout=timeout)
         self._tries = tries
         self._own_bases: set[str] = set()
 
@@ -82,6 +85,7 @@ class Client:
 
     def close(self) -> None:
         """Let go of the connections; may be called twice."""
+        self._ranges.close()
         self._transport.close()
 
     # ---- asking
@@ -135,6 +139,21 @@ class Client:
         download = Download(transport=self._transport, path=_path(image_id), start=start, stop=stop, tries=self._tries)
         return self._learnt(dict(download.meta)), download.chunks
 
+    def get_range(self, uri: str, start: int, stop: int) -> bytes | bytearray:
+        """Give the bytes of an image's data from ``start`` up to, not including, ``stop``, in one piece.
+
+        For many reads of small parts; they are in memory whole. Raises as `get_image` does.
+        """
+        image_id = self._id_of(uri)
+        found = self._ranges.fetch(_path(image_id), start, stop) if 0 <= start < stop else None
+        if found is not None:
+            return found
+        # Another answer than the plain one: what it means, and what is to be tried again, is known there.
+        _, chunks = self.get_image(image_id, start=start, stop=stop)
+        with closing(chunks):
+            # Servers may send the whole in place of a part.
+            return b"".join(chunks)[: stop - start]
+
     # ---- changing
 
     def add_image(
@@ -177,6 +196,26 @@ class Client:
     def delete_image(self, uri: str) -> None:
         """Delete an image. Raises NotFound, NotAuthorized, Forbidden."""
         self._transport.request("DELETE", _path(self._id_of(uri))).drain_conn()
+
+    def move_image(self, uri: str, store: str, *, progress: Callable[[int], object] | None = None) -> Meta:
+        """Move an image's data to another store of the server, for its admins; give all metadata.
+
+        ``progress`` is called with how many bytes were copied or read back since the last call. What breaks off in the
+        middle leaves the image where it was, and may be begun again. Raises NotFound, NotAuthorized, Forbidden,
+        BadRequest for a store that is none, Conflict where there are no data, ServiceUnavailable.
+        """
+        headers = {f"{PREFIX}store": encode_header_value(store)}
+        response = self._transport.request("PUT", f"{_path(self._id_of(uri))}/store", headers=headers)
+        done, last = 0, {}
+        for last in self._transport.read_lines(response):
+            before, done = done, int(last.get("done", done))
+            if progress is not None:
+                progress(done - before)
+        if "problem" in last:
+            raise problem_error(last["problem"])
+        if not isinstance(last.get("image"), dict):
+            raise self._strange()
+        return self._learnt(_typed(last["image"]))
 
     # ---- inside
 

@@ -201,6 +201,14 @@ def remote_from_environment(environ: Mapping[str, str] | None = None) -> RemoteC
     )
 
 
+def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Give the folder for what can be had again, of the user who asks (XDG Base Directory Specification)."""
+    variables = os.environ if environ is None else environ
+    said = variables.get("XDG_CACHE_HOME", "")
+    # Relative paths are to be ignored.
+    return (Path(said) if said.startswith("/") else _home(variables) / ".cache") / "glancefs"
+
+
 def notify_address(environ: Mapping[str, str] | None = None) -> str | None:
     """Read where systemd wants to hear that a service is ready (sd_notify(3)); None where nobody does."""
     return (os.environ if environ is None else environ).get("NOTIFY_SOCKET") or None

@@ -211,12 +211,13 @@ class Images:
         size: int | None = None,
         checksum: str | None = None,
         changes: ImageChanges | None = None,
+        resizes: bool = False,
     ) -> Image:
         """Bring the data of a queued image, and make ``changes`` in the same step; it is ``available`` afterwards.
 
-        A `LocalFile` may be of another size than was declared: whoever wrote it made the file as large as it is. On
-        failure it is ``queued`` again, and unchanged. Raises as `add` does; ImmutableImage when it has its data,
-        WrongStatus when they are on their way or will never come.
+        A `LocalFile`, or what ``resizes``, may be of another size than was declared for the image: whoever wrote it
+        made the file as large as it is. On failure it is ``queued`` again, and unchanged. Raises as `add` does;
+        ImmutableImage when it has its data, WrongStatus when they are on their way or will never come.
         """
         image = self._changeable(context, image_id)
         check_may_say(context, changes)
@@ -224,7 +225,8 @@ class Images:
             raise ImmutableImage(f"Image {image_id!r} has its data, and data never change; add a new image instead.")
         if image.status is not ImageStatus.QUEUED:
             raise WrongStatus(f"Image {image_id!r} takes no data: its status is {image.status}.")
-        size = declared_size(None if isinstance(source, LocalFile) else image.size or None, size, most=self._max_upload)
+        declared = None if resizes or isinstance(source, LocalFile) else image.size or None
+        size = declared_size(declared, size, most=self._max_upload)
         store = self._store_named(image.store)
         with claim_for(source, store) as key:
             location = Location(store=store.scheme, key=key)
@@ -374,13 +376,17 @@ class Images:
         image = self._image(context, new, store=stored.location.store, size=stored.size)
         image = replace(image, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
         try:
-            return self._add_row(context, image, replacing, copied_from=copied_from)
+            added = self._add_row(context, image, replacing, copied_from=copied_from)
         except BaseException as error:
             give_back(source)
             # Any other failure may have come after the commit: a sweep knows, this place does not.
             if isinstance(error, (Conflict, Forbidden)):
                 self._store_of(stored.location).delete(stored.location)
             raise
+        if added.location != stored.location:
+            # It had been added already, by an earlier try of whoever asks (`ServedRegistry.once`).
+            self._store_of(stored.location).delete(stored.location)
+        return added
 
     def _check_new(self, context: RequestContext, new: NewImage) -> Store:
         check_may_add(context, new)

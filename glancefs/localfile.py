@@ -41,6 +41,17 @@ class LocalFile:
         self._position += count
         return count
 
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """Give all data from their beginning, in pieces of at most so many bytes; may be asked for again."""
+        position = 0
+        while position < self.size:
+            piece = os.pread(self._descriptor, min(size, self.size - position), position)
+            if not piece:
+                message = f"{self.path} ends at byte {position}, not at {self.size}."
+                raise EOFError(message)
+            yield piece
+            position += len(piece)
+
     def can_be_adopted(self, store: Store) -> TypeGuard[AdoptingStore]:
         """Say whether the store can take the file over as it is."""
         known = self._adopting.get(store)

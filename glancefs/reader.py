@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import BinaryIO, Final, Self
+from typing import BinaryIO, Final, Protocol, Self
 
 from glancefs.errors import DataMissing, ImageNotFound
 from glancefs.model import Image, ImageStatus, Location
@@ -20,6 +20,47 @@ from glancefs.registries.base import Registry
 from glancefs.stores.base import Store
 
 CHUNK_SIZE: Final = 1 << 20
+
+
+class DataReader(Protocol):
+    """What reads the data of one image, wherever they are; a context manager. `ImageReader` is one."""
+
+    @property
+    def image(self) -> Image:
+        """Whose data these are."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many bytes they are."""
+        ...
+
+    @property
+    def file(self) -> BinaryIO | None:
+        """A real file, whose ``fileno`` serves pread, sendfile and mmap; None where there is none (yet)."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of the data."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the data; may be called twice."""
+        ...
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Give the ``size`` bytes from ``offset`` on; fewer only where the image ends."""
+        ...
+
+    def iter(self, start: int = 0, stop: int | None = None, *, chunk_size: int = CHUNK_SIZE) -> Iterator[bytes]:
+        """Give the bytes from ``start`` up to, not including, ``stop`` (None: the end), in pieces."""
+        ...
 
 
 class ImageReader:

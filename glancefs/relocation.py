@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import BinaryIO, Final
 
+from glancefs.context import RequestContext
 from glancefs.errors import (
     ChecksumMismatch,
     DataMissing,
@@ -31,6 +32,7 @@ from glancefs.errors import (
 from glancefs.measure import MeasuredSource
 from glancefs.model import Image, ImageStatus, Location
 from glancefs.registries.base import Registry
+from glancefs.rules import check_may_move
 from glancefs.stores.base import Store, Stored
 
 _log = logging.getLogger(__name__)
@@ -46,13 +48,16 @@ class Relocation:
         self._stores = stores
         self._clock = clock
 
-    def move(self, image_id: str, *, to: str, progress: Callable[[int], object] = lambda _: None) -> Image:
+    def move(
+        self, context: RequestContext, image_id: str, *, to: str, progress: Callable[[int], object] = lambda _: None
+    ) -> Image:
         """Move an image's data, and give the image as it is then; one whose data are there already is fine.
 
-        ``progress`` is told of bytes copied and of bytes read back. Raises ImageNotFound, WrongStatus where there
-        are no data, UnsupportedStore, ChecksumMismatch where the data are not what they should be (they stay),
-        DataMissing, StoreFull, Unavailable.
+        ``progress`` is told of bytes copied and of bytes read back; what it raises ends the move. Raises
+        NotAuthenticated, Forbidden, ImageNotFound, WrongStatus where there are no data, UnsupportedStore,
+        ChecksumMismatch where the data are not what they should be (they stay), DataMissing, StoreFull, Unavailable.
         """
+        check_may_move(context)
         target = self._stores.get(to)
         if target is None:
             message = f"There is no store {to!r} here; there are {', '.join(sorted(self._stores))}."

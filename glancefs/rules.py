@@ -45,6 +45,16 @@ def check_may_say(context: RequestContext, changes: ImageChanges | None) -> None
         raise Forbidden(message)
 
 
+def check_may_move(context: RequestContext) -> None:
+    """Raise NotAuthenticated, Forbidden for whoever may not say in which store data are: anybody but an admin."""
+    if context.user is None:
+        message = "Only a known user may move data: log in."
+        raise NotAuthenticated(message)
+    if not context.is_admin:
+        message = "Only an admin may move data to another store."
+        raise Forbidden(message)
+
+
 def check_unprotected(image: Image) -> None:
     """Raise ProtectedImage for an image that refuses to be deleted and replaced."""
     if image.protected:

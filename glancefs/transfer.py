@@ -42,7 +42,7 @@ _INTERIM_START: Final = b"HTTP/1.1 1"
 _BATCH_SIZE: Final = 16_384
 _END_OF_HEAD: Final = frozenset({b"\r\n", b"\n"})
 
-ImageData = bytes | bytearray | memoryview | IO[bytes] | IO[str] | Iterable[bytes]
+ImageData = bytes | bytearray | memoryview | IO[bytes] | IO[str] | Iterable[bytes | memoryview]
 
 
 class SourceFailed(Exception):
@@ -53,11 +53,13 @@ class Upload:
     """The data of one upload, read block by block.
 
     Takes bytes, files open for reading (from where they stand; of text files the bytes below), pipes and iterables of
-    bytes. Raises TypeError for anything else.
+    bytes, of which only the caller knows the ``size``. Raises TypeError for anything else.
     """
 
-    def __init__(self, data: ImageData, *, progress: Callable[[int], object] | None = None) -> None:
-        self.size: int | None = None
+    def __init__(
+        self, data: ImageData, *, size: int | None = None, progress: Callable[[int], object] | None = None
+    ) -> None:
+        self.size: int | None = size
         """In bytes; None where it shows only at the end."""
         self.is_complete = False
         """Whether everything was handed to the connection."""
@@ -102,7 +104,7 @@ class Upload:
             self.size = _size_of(source)
             return _pieces_of(source)
         if isinstance(source, Iterable):
-            return cast("Iterable[bytes]", source)
+            return cast("Iterable[bytes | memoryview]", source)
         message = f"The data of an image are bytes, a file or an iterator of bytes, not {type(data).__name__}."
         raise TypeError(message)
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import base64
 import json
 import re
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -23,9 +24,18 @@ from urllib.parse import SplitResult, urlsplit
 
 import urllib3
 from urllib3 import exceptions as failures
+from urllib3.connection import HTTPConnection
 
 from glancefs import __version__, errors
-from glancefs.transfer import BLOCK_SIZE, ConnectionPool, SecureConnectionPool, SourceFailed, Upload
+from glancefs.transfer import (
+    BLOCK_SIZE,
+    Connection,
+    ConnectionPool,
+    SecureConnection,
+    SecureConnectionPool,
+    SourceFailed,
+    Upload,
+)
 
 URN: Final = "urn:glancefs:error:"
 """What the ``type`` of a problem (RFC 9457) begins with; the ``code`` of the class of error follows."""
@@ -84,8 +94,16 @@ class Transport:
     """Requests to the server at one base URL."""
 
     def __init__(
-        self, *, base: str, credentials: Credentials, timeout: float, cacert: Path | None, connections: int = 100
+        self,
+        *,
+        base: str,
+        credentials: Credentials,
+        timeout: float,
+        cacert: Path | None,
+        connections: int = 100,
+        ends_dead_ones: bool = False,
     ) -> None:
+        """Take where the server is; with ``ends_dead_ones`` connections end whose other end is gone."""
         parts = server_of(base)
         self.base = base.rstrip("/")
         self._timeout = timeout
@@ -94,25 +112,40 @@ class Transport:
             "User-Agent": f"glancefs/{__version__}",
             "Accept": "application/json, application/octet-stream;q=0.9, */*;q=0.5",
         }
+        self._ca_certs = str(cacert) if cacert else None
         host, size = parts.hostname or "", BLOCK_SIZE
+        sockets = _socket_options(timeout) if ends_dead_ones else HTTPConnection.default_socket_options
         self._pool: urllib3.HTTPConnectionPool
         if parts.scheme == "https":
-            ca_certs = str(cacert) if cacert else None
             self._pool = SecureConnectionPool(
-                host, parts.port or 443, maxsize=connections, blocksize=size, ca_certs=ca_certs
+                host,
+                parts.port or 443,
+                maxsize=connections,
+                blocksize=size,
+                ca_certs=self._ca_certs,
+                socket_options=sockets,
             )
         else:
-            self._pool = ConnectionPool(host, parts.port or 80, maxsize=connections, blocksize=size)
+            self._pool = ConnectionPool(
+                host, parts.port or 80, maxsize=connections, blocksize=size, socket_options=sockets
+            )
 
     def close(self) -> None:
         """Let go of the connections; may be called twice."""
         self._pool.close()
 
     def request(
-        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, upload: Upload | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        upload: Upload | None = None,
+        is_repeated: bool = False,
     ) -> urllib3.BaseHTTPResponse:
         """Ask, and give an answer that tells of success; its body is still to be read, and then released.
 
+        Of an upload that ``is_repeated`` the server may have all data, and answer before it gets them again.
         Raises the error that the answer tells of; Unavailable where there is none; what reading the upload raised.
         """
         all_headers = self._headers | dict(headers or {})
@@ -126,10 +159,28 @@ class Transport:
             raise self.failed(error) from None
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             self._refuse(response, method)
-        if upload is not None and not upload.is_complete:
+        if upload is not None and not upload.is_complete and not is_repeated:
             response.close()
             raise errors.UploadTruncated("The server answered before it had all of the data.")
         return response
+
+    def connect(self) -> socket.socket:
+        """Open a connection of its own, outside of the pool. Raises urllib3's HTTPError, OSError."""
+        host, port = self._pool.host, self._pool.port
+        connection = (
+            SecureConnection(host, port, timeout=self._timeout, ca_certs=self._ca_certs)
+            if isinstance(self._pool, SecureConnectionPool)
+            else Connection(host, port, timeout=self._timeout)
+        )
+        connection.connect()
+        return cast("socket.socket", connection.sock)
+
+    def get_head(self, path: str, headers: Mapping[str, str]) -> bytes:
+        """Give the head of a GET, as it goes over a connection."""
+        host = self._pool.host if ":" not in self._pool.host else f"[{self._pool.host}]"
+        lines = [f"GET {self._path}{path} HTTP/1.1", f"Host: {host}:{self._pool.port}"]
+        lines += [f"{name}: {value}" for name, value in (self._headers | dict(headers)).items()]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
     def read_json(self, response: urllib3.BaseHTTPResponse) -> Any:  # noqa: ANN401 - JSON may be anything
         """Read an answer's JSON and release it. Raises Unavailable where it is cut or none."""
@@ -142,6 +193,25 @@ class Transport:
             raise errors.Unavailable(message) from None
         finally:
             response.release_conn()
+
+    def read_lines(self, response: urllib3.BaseHTTPResponse) -> Iterator[dict[str, Any]]:
+        """Give the JSON objects of an answer as they come, each on a line of its own, and let go of it.
+
+        Raises Unavailable where it is cut, or none.
+        """
+        rest = b""
+        try:
+            for piece in response.stream(PROBLEM_LIMIT):
+                *lines, rest = (rest + piece).split(b"\n")
+                yield from map(_object, lines)
+            response.release_conn()
+        except (failures.HTTPError, OSError) as error:
+            raise self.failed(error) from None
+        except ValueError:
+            message = f"{self.base} answers with something else than JSON; is it an image server?"
+            raise errors.Unavailable(message) from None
+        finally:
+            response.close()
 
     def failed(self, error: Exception) -> errors.Unavailable:
         """Give the error for a connection that failed."""
@@ -182,12 +252,28 @@ class Transport:
         raise error_of(response.status, body)
 
 
+def _socket_options(seconds: float) -> list[tuple[int, int, int | bytes]]:
+    idle = max(1, int(seconds / 2))
+    return [
+        *HTTPConnection.default_socket_options,
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000)),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, idle),
+    ]
+
+
 def error_of(status: int, body: bytes) -> errors.GlancefsError:
     """Give the error that an answer tells of, by its problem document (RFC 9457) if it has one, else by its status."""
     try:
         problem = json.loads(body)
     except ValueError:
         problem = None
+    return problem_error(problem, status=status, text=_plain_text(body))
+
+
+def problem_error(problem: object, *, status: int = 500, text: str | None = None) -> errors.GlancefsError:
+    """Give the error that a problem document tells of; where it tells of none, by the ``status`` and the ``text``."""
     said = problem if isinstance(problem, dict) else {}
     detail = said.get("detail") or said.get("title")
     code = str(said.get("type", ""))
@@ -196,7 +282,7 @@ def error_of(status: int, body: bytes) -> errors.GlancefsError:
         kind = _BY_STATUS.get(status) or (
             errors.InvalidRequest if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR else None
         )
-    message = detail if isinstance(detail, str) else _plain_text(body) or f"The server answers {_status_text(status)}."
+    message = detail if isinstance(detail, str) else text or f"The server answers {_status_text(status)}."
     path = said.get("path")
     if kind is errors.Locked and isinstance(path, str):
         return errors.Locked(message, path=path)
@@ -228,6 +314,13 @@ def _headers_of(upload: Upload) -> dict[str, str]:
         # What is refused is never sent to its end, after which no other request fits on the connection.
         headers |= {"Expect": "100-continue", "Connection": "close"}
     return headers
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    said = json.loads(line)
+    if not isinstance(said, dict):
+        raise ValueError("not an object")  # noqa: TRY004 - as for what is no JSON at all
+    return said
 
 
 def _plain_text(body: bytes) -> str | None:

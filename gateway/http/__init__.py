@@ -15,6 +15,10 @@ What an application gets:
   `environ["wsgi.file_wrapper"]` does the same for a whole file.
 - `environ["glancefs.header_fields"]` are the header lines as they came, ((name, value), ...) in bytes. Two headers
   whose names differ in a dash and an underscore alone are refused with 400 before any application sees them.
+- `environ["glancefs.postpone"]` is there while a request may wait: `postpone(seconds)` says that the answer which the
+  application is about to give is to go out only if nothing better comes within that time, counted from the first call.
+  It gives a `gateway.http.waiting.Bell`; when that rings, the application is called anew. Meanwhile the request costs
+  a dictionary entry and no thread. Only for requests without a body that change nothing.
 - `REMOTE_ADDR`, `REMOTE_PORT`, `REQUEST_URI` (the raw target) and `wsgi.url_scheme` are set. PATH_INFO is
   percent-decoded, `%2F` too, and valid UTF-8 beneath its latin-1 dress; other paths are refused with 400.
 

@@ -23,6 +23,7 @@ from gateway.http.body import Body, ChunkedBody, KnownBody
 from gateway.http.exchange import Chunk, Exchange
 from gateway.http.head import Head
 from gateway.http.refusal import PROBLEM_TYPE, Refusal, no_place, problem, status_line
+from gateway.http.waiting import Bell
 from gateway.http.wire import WAIT, Wire
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Stage(enum.Enum):
     IDLE = "idle"
     HEAD = "head"
     BODY = "body"
+    NEWS = "news"
     LINGER = "linger"
 
 
@@ -70,6 +72,27 @@ class Connection(HTTPConnection):
         self._patience = 0.0
         self._lingered = 0
         self._unread = False
+        self.rung = False
+        """Somebody rang the bell of the request that waits."""
+        self.waiting_turn = 0
+        """Which waiting of this connection goes on; 0 where none does."""
+        self._turns = 0
+        self._wait_until: float | None = None
+
+    # -- waiting for news
+
+    def may_wait(self, head: Head) -> bool:
+        """Whether a request may wait: it has no body, and its time is not up."""
+        return not head.chunked and not head.length and self._wait_until != 0
+
+    def begin_waiting(self, seconds: float) -> Bell:
+        """Say that the request which is being answered waits for news, so long at the most in all."""
+        if self._wait_until is None:
+            self._wait_until = time.monotonic() + seconds
+        self._turns += 1
+        self.waiting_turn = self._turns
+        self.rung = False
+        return Bell(self, turn=self._turns)
 
     # -- steps, in a worker thread
 
@@ -120,10 +143,11 @@ class Connection(HTTPConnection):
             if not ready:
                 return not self.wire.ended
             keep = self._serve()
-            if not keep:
-                return self._start_linger() if self._unread else False
-            if not self.engine.keeps_alive:
-                return False
+            waits = self._head is not None
+            if not keep and not waits and self._unread:
+                return self._start_linger()
+            if waits or not keep or not self.engine.keeps_alive:
+                return waits
             self._go_idle()
             if not self.wire.ahead() and not self.wire.undecrypted():
                 return True
@@ -184,6 +208,10 @@ class Connection(HTTPConnection):
         head = self._head
         assert head is not None  # noqa: S101  (told by _collect)
         self._head = None
+        if self.stage is Stage.NEWS and (self.expired or not self.rung or time.monotonic() >= (self._wait_until or 0)):
+            # Its time is up, or the client has gone on: what there is goes out now.
+            self._wait_until = 0
+        self.waiting_turn = 0
         self.expired = False
         upload = Ticket(self.engine.uploads)
         body = self._make_body(head, upload)
@@ -194,6 +222,14 @@ class Connection(HTTPConnection):
             keep = exchange.run(_answer_options)
         else:
             keep = exchange.run(self.engine.app)
+        if exchange.is_postponed:
+            self._head = head
+            self.stage = Stage.NEWS
+            self.deadline = self._wait_until or 0
+            return True
+        self._wait_until = None
+        self.waiting_turn = 0
+        self.rung = False
         self._unread = not body.finished
         return keep
 

@@ -23,6 +23,7 @@ from gateway.http.body import Body
 from gateway.http.head import Head
 from gateway.http.refusal import PROBLEM_TYPE, Refusal, no_place, problem, status_line
 from gateway.http.sendfile import FileShrank, FileSlice, FileWrapper
+from gateway.http.waiting import Bell
 from glancefs.errors import GlancefsError, UploadTruncated
 from glancefs.reporting import Transfer
 
@@ -76,6 +77,8 @@ class Exchange:
         self._started = time.monotonic()
         self._sent_before = self._wire.sent
         self.keep = head.keep_alive
+        self.is_postponed = False
+        """The application has said that its answer can wait, and nothing of it was sent."""
         self.environ = self._make_environ()
 
     # -- the outside
@@ -107,7 +110,8 @@ class Exchange:
             self._upload.release()
             self._download.release()
             self._engine.forget_exchange(self)
-            self._note()
+            if not self.is_postponed:
+                self._note()
         return self.keep
 
     def transfer(self) -> Transfer | None:
@@ -148,6 +152,8 @@ class Exchange:
     def _answer(self, app: App) -> None:
         response = app(self.environ, self._start_response)
         try:
+            if self.is_postponed:
+                return
             if isinstance(response, list | tuple):
                 self._send_known(response)
             else:
@@ -299,6 +305,7 @@ class Exchange:
 
     def _fail(self, refusal: Refusal) -> None:
         """Send a refusal, or end the connection so that the client notices when a response is under way already."""
+        self.is_postponed = False
         if self._on_wire:
             self.keep = False
             if not self._complete:
@@ -334,7 +341,13 @@ class Exchange:
         environ["wsgi.file_wrapper"] = FileWrapper
         environ["glancefs.header_fields"] = head.fields
         environ["glancefs.body_awaited"] = self._body.awaited
+        if self._connection.may_wait(head):
+            environ["glancefs.postpone"] = self._postpone
         return environ
+
+    def _postpone(self, seconds: float) -> Bell:
+        self.is_postponed = True
+        return self._connection.begin_waiting(seconds)
 
     def _shown_path(self) -> str:
         return repr(self._head.path)

@@ -16,6 +16,7 @@ import os
 import select
 import socket
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
 from cheroot.connections import ConnectionManager
@@ -54,6 +55,7 @@ class Parking(ConnectionManager):
         self._accepting = True
         self._ended = False
         self._backlog = False
+        self._rung: deque[Connection] = deque()
         self._swept = 0.0
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._epoll.register(self._listener_fd, select.EPOLLIN)
@@ -66,6 +68,9 @@ class Parking(ConnectionManager):
             self._engine.process_conn(conn)
             return
         conn.parked = True
+        if conn.rung:
+            # The bell rang before the connection was here.
+            self.ring(conn)
         events = _ONCE_OUT if conn.writable_wanted else _ONCE_IN
         conn.writable_wanted = False
         try:
@@ -83,6 +88,11 @@ class Parking(ConnectionManager):
         """Make the selector thread look around."""
         with contextlib.suppress(OSError):
             os.eventfd_write(self._wake_fd, 1)
+
+    def ring(self, conn: Connection) -> None:
+        """Have a connection that waits for news answered."""
+        self._rung.append(conn)
+        self.wake()
 
     def stop_accepting(self) -> None:
         """Refuse new connections, and end those that wait without a request."""
@@ -127,6 +137,7 @@ class Parking(ConnectionManager):
                 self._accept()
             elif fd == self._wake_fd:
                 os.eventfd_read(self._wake_fd)
+                self._answer_rung()
                 self._end_listening()
             else:
                 self._ready(fd)
@@ -152,9 +163,18 @@ class Parking(ConnectionManager):
         else:
             conn.close()
 
+    def _answer_rung(self) -> None:
+        while self._rung:
+            conn = self._rung.popleft()
+            # One that is not parked yet rings again when it is.
+            if conn.parked and conn.rung and conn.stage is Stage.NEWS:
+                conn.parked = False
+                self._engine.process_conn(conn)
+
     def _expire(self, now: float) -> None:
         for conn in list(self._connections.values()):
-            if not conn.parked or (conn.deadline > now and (self._accepting or conn.stage is not Stage.IDLE)):
+            waits_for_nobody = self._accepting or conn.stage not in {Stage.IDLE, Stage.NEWS}
+            if not conn.parked or (conn.deadline > now and waits_for_nobody):
                 continue
             conn.parked = False
             if conn.stage in {Stage.IDLE, Stage.LINGER}:

@@ -11,19 +11,19 @@ Threading: a door is immutable and serves many requests at once.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from gateway.asking import json_of, key_of
 from gateway.problems import method_not_allowed, not_found, problem_response
 from gateway.registry.images import ImagesOfRegistry
 from gateway.wsgi import ROUTE_KEY, Request, Response, no_content, whole
-from glancefs.errors import InvalidRequest, NotAuthenticated, UploadTooLarge
+from glancefs.errors import NotAuthenticated
 from glancefs.registries.base import Registry, ServedRegistry
 from glancefs.registries.calls import Call, every_call
 from glancefs.registries.values import to_json
-from glancefs.registries.wire import KEY_HEADER, PREFIX, TIME_HEADER, UNTIL_HEADER
+from glancefs.registries.wire import PREFIX, TIME_HEADER
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -36,9 +36,6 @@ ROUTES: Final = ("images", "images-detail", "image", *every_call())
 
 MOST_BODY: Final = 64 << 20
 """The largest body that is read, in bytes; an image with every property as long as it may be has some megabytes."""
-
-_PIECE: Final = 1 << 20
-_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 Handler = Callable[[], Response]
 
@@ -59,6 +56,9 @@ class RegistryDoor:
         """Whether errors at this path are plain text to callers who take anything."""
         del path
         return False
+
+    def close(self) -> None:
+        """Let go of nothing: it holds nothing."""
 
     def respond(self, request: Request) -> Response:
         """Answer a request. Raises errors of the tree for what did not succeed."""
@@ -90,7 +90,7 @@ class RegistryDoor:
             case ["images"]:
                 request.environ[ROUTE_KEY] = "images"
                 lists: Handler = lambda: images.summaries(request.parameters())  # noqa: E731 - one of a table's
-                return {"GET": lists, "HEAD": lists, "POST": lambda: images.add(_json_of(request))}
+                return {"GET": lists, "HEAD": lists, "POST": lambda: images.add(json_of(request, most=MOST_BODY))}
             case ["images", "detail"]:
                 request.environ[ROUTE_KEY] = "images-detail"
                 lists = lambda: images.details(request.parameters())  # noqa: E731 - one of a table's
@@ -102,31 +102,21 @@ class RegistryDoor:
                 return {
                     "GET": get,
                     "HEAD": get,
-                    "PUT": lambda: images.change(image_id, _json_of(request), match_),
+                    "PUT": lambda: images.change(image_id, json_of(request, most=MOST_BODY), match_),
                     "DELETE": lambda: images.delete(image_id, match_),
                 }
         return None
 
     def _call(self, call: Call, request: Request) -> Response:
-        arguments = call.arguments(_json_of(request))
+        arguments = call.arguments(json_of(request, most=MOST_BODY))
         registry: Registry = _once(self._registry, request) if call.changes else self._registry
         answer = call.on(registry, arguments)
         return whole(200, "application/json", json.dumps({"answer": to_json(answer)}).encode())
 
 
 def _once(registry: ServedRegistry, request: Request) -> Registry:
-    key = request.header(KEY_HEADER.lower())
-    if key is None:
-        return registry
-    if not _KEY.fullmatch(key):
-        message = f"{KEY_HEADER} takes 16 to 64 of A-Z a-z 0-9 _ -, never the same for two changes."
-        raise InvalidRequest(message)
-    until = request.header(UNTIL_HEADER.lower())
-    try:
-        return registry.once(key, until=None if until is None else float(until))
-    except ValueError:
-        message = f"{UNTIL_HEADER} takes seconds since the epoch."
-        raise InvalidRequest(message) from None
+    key = key_of(request)
+    return registry if key is None else registry.once(key.key, until=key.until)
 
 
 class Clocked:
@@ -142,19 +132,3 @@ class Clocked:
             return start_response(status, [*headers, (TIME_HEADER, f"{time.time():.3f}")], *more)
 
         return self._application(environ, start)
-
-
-def _json_of(request: Request) -> Any:  # noqa: ANN401 - JSON is anything
-    """Read a body. Raises InvalidRequest for one that is no JSON, UploadTooLarge for one that is too long."""
-    body = bytearray()
-    if request.is_chunked or request.content_length:
-        while piece := request.source.read(_PIECE):
-            body += piece
-            if len(body) > MOST_BODY:
-                message = f"The body is longer than {MOST_BODY} bytes."
-                raise UploadTooLarge(message)
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        message = "The body is not JSON."
-        raise InvalidRequest(message) from None

@@ -16,19 +16,34 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.problems import method_not_allowed, not_found, problem_response
+from gateway.rest.calls import ROUTES as CALL_ROUTES
+from gateway.rest.calls import Calls
 from gateway.rest.dialect import SEED, V1, Dialect
 from gateway.rest.downloads import Downloads
+from gateway.rest.feed import Feed
 from gateway.rest.lists import Lists
+from gateway.rest.moves import Moves
 from gateway.rest.representations import detail, summary
 from gateway.rest.versions import no_members, no_shared_images, versions
 from gateway.rest.writes import Writes
 from gateway.wsgi import ROUTE_KEY, Request, Response, no_content
 from glancefs.errors import ImageNotFound
 from glancefs.images import Images
+from glancefs.relocation import Relocation
+from glancefs.remote.calls import PREFIX as CALLS_PREFIX
 
 Handler = Callable[[Request, Dialect, str], Response]
 
-ROUTES: Final = ("images", "images-detail", "image", "members", "versions")
+ROUTES: Final = (
+    "images",
+    "images-detail",
+    "images-changes",
+    "image",
+    "image-store",
+    "members",
+    "versions",
+    *CALL_ROUTES,
+)
 """The names of the routes, for metrics and logs."""
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -45,15 +60,30 @@ class _Resource:
 
 
 class RestDoor:
-    """The images API over one `Images`; ``uploads`` is entered for as long as an upload's data come in."""
+    """The images API over one `Images`; ``uploads`` is entered for as long as an upload's data come in.
 
-    def __init__(self, *, images: Images, uploads: Callable[[], AbstractContextManager[object]] = nullcontext) -> None:
-        lists, downloads, writes = (
+    ``feed`` tells of changes, and ``calls`` are those of mounts on other hosts; without them there are none.
+    """
+
+    def __init__(
+        self,
+        *,
+        images: Images,
+        relocation: Relocation,
+        uploads: Callable[[], AbstractContextManager[object]] = nullcontext,
+        feed: Feed | None = None,
+        calls: Calls | None = None,
+    ) -> None:
+        lists, downloads, writes, moves = (
             Lists(images=images),
             Downloads(images=images),
             Writes(images=images, uploads=uploads),
+            Moves(relocation=relocation),
         )
         self._images = images
+        self._calls = calls
+        self._feed = feed
+        self._changes = None if feed is None else _read_only("images-changes", lambda request, *_: feed.get(request))
         self._list = _Resource(
             route="images",
             handlers={
@@ -78,6 +108,7 @@ class RestDoor:
                 "DELETE": writes.delete,
             },
         )
+        self._store = _Resource(route="image-store", handlers={"PUT": moves.move})
         self._members = _read_only("members", self._no_members)
         self._shared = _read_only("members", lambda *_: no_shared_images())
         self._versions = _read_only("versions", lambda request, *_: versions(request))
@@ -85,10 +116,8 @@ class RestDoor:
     @staticmethod
     def owns(path: str) -> bool:
         """Whether a path is this door's to answer."""
-        return path.startswith(("/images", "/v1", "/versions")) and path.split("/", 2)[1] in {
-            "images",
-            "v1",
-            "versions",
+        return path.startswith(("/images", "/v1", "/versions", CALLS_PREFIX)) and path.split("/", 2)[1] in {
+            *("images", "v1", "versions", "tree"),
         }
 
     @staticmethod
@@ -98,6 +127,8 @@ class RestDoor:
 
     def respond(self, request: Request) -> Response:
         """Answer a request. Raises errors of the tree for what did not succeed."""
+        if self._calls is not None and request.path.startswith(CALLS_PREFIX):
+            return self._calls.respond(request)
         segments = request.path[1:].removesuffix("/").split("/")
         dialect = SEED
         if segments[0] == "v1":
@@ -117,6 +148,11 @@ class RestDoor:
         problem = method_not_allowed(request.method, resource.allowed)
         return problem_response(problem, accept=request.header("accept"), prefers_text=dialect.prefers_text)
 
+    def close(self) -> None:
+        """Let go of what waits, when the last request is answered."""
+        if self._feed is not None:
+            self._feed.close()
+
     def _resource(self, segments: list[str], dialect: Dialect) -> tuple[_Resource, str] | None:
         found: tuple[_Resource, str] | None = None
         match segments:
@@ -124,8 +160,12 @@ class RestDoor:
                 found = self._list, ""
             case ["images", "detail"]:
                 found = self._detail, ""
+            case ["images", "changes"] if dialect is SEED and self._changes is not None:
+                found = self._changes, ""
             case ["images", image_id] if image_id:
                 found = self._image, _checked(image_id)
+            case ["images", image_id, "store"] if dialect is SEED:
+                found = self._store, _checked(image_id)
             case ["images", image_id, "members"] if dialect is V1:
                 found = self._members, _checked(image_id)
             case ["shared-images", _] if dialect is V1:

@@ -62,6 +62,10 @@ class Backend(Protocol):
         """Delete an image."""
         ...
 
+    def move(self, image: Image, *, to: str, progress: Progress) -> Image:
+        """Move an image's data to another store; ``progress`` is told of bytes copied and of bytes read back."""
+        ...
+
     def read(self, image: Image, *, start: int = 0) -> Generator[bytes]:
         """Give an image's data from ``start`` on; their checksum is the caller's to verify."""
         ...

@@ -68,6 +68,10 @@ class LocalBackend:
         """See `Backend`."""
         self._images.delete(_CALLER, image.id)
 
+    def move(self, image: Image, *, to: str, progress: Progress) -> Image:
+        """See `Backend`."""
+        return self.core.relocation.move(_CALLER, image.id, to=to, progress=progress)
+
     def read(self, image: Image, *, start: int = 0) -> Generator[bytes]:
         """See `Backend`."""
         with self._images.open_image(image) as reader:

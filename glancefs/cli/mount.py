@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from glancefs.cli.owner import act_as_owner
+from glancefs.cli.remote_mount import RemoteMount, is_server, refuse_elsewhere
 from glancefs.cli.said import Said, pass_said, shared_options
 from glancefs.cli.sweeping import FirstSweep
 from glancefs.errors import ConfigError, Conflict
@@ -34,6 +36,19 @@ _log = logging.getLogger(__name__)
 LEVELS: Final = ("debug", "info", "warning", "error")
 READY_PATIENCE: Final = 60.0
 _EMBEDDED: Final = "sqlite:"
+
+
+class Source(click.Path):
+    """A path, or the URL of a server; completed like a path."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,  # noqa: ARG002 - click hands it over
+        ctx: click.Context | None,  # noqa: ARG002 - click hands it over
+    ) -> str:
+        """Give it as it was said."""
+        return os.fspath(value)
 
 
 class Place(click.Path):
@@ -51,7 +66,7 @@ class Place(click.Path):
 
 @click.command()
 @shared_options("debug")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=Source())
 @click.argument("mountpoint", type=Place())
 @click.option("-o", "--options", "said_options", multiple=True, metavar="OPTION[=VALUE],…", help="Mount options.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, and log to standard error.")
@@ -63,14 +78,14 @@ class Place(click.Path):
 def mount(
     said: Said,
     *,
-    source: Path,
+    source: str,
     mountpoint: Path,
     said_options: tuple[str, ...],
     foreground: bool,
     log_level: str,
     check: bool,
 ) -> None:
-    """Show the images of SOURCE, a data folder or a configuration file, as files at MOUNTPOINT.
+    """Show the images of SOURCE as files at MOUNTPOINT: of a data folder, a configuration file, or a server's URL.
 
     Returns once the mount answers, and leaves it running until `glancefs umount` or umount(8).
     """
@@ -80,16 +95,22 @@ def mount(
 
     del said
     options = read_options(said_options)
-    config = _config(source, options)
+    far = RemoteMount.of(source, options) if is_server(source) else None
+    config = _config(Path(source), options) if far is None else None
     point = place_of(mountpoint)
     check_free(point)
+    if far is not None:
+        far.check_place(point)
     if check:
         return
-    label = str(source.absolute())
+    label = source if far is not None else str(Path(source).absolute())
 
     def serve(ready: Callable[[], None]) -> None:
         log_to(options.log, level=log_level, is_foreground=foreground)
-        serve_mount(config, options, point, label, ready)
+        if far is not None:
+            far.serve(point, ready)
+        elif config is not None:
+            serve_mount(config, options, point, label, ready)
 
     if foreground:
         serve(lambda: _log.info("%s is at %s", label, point))
@@ -100,6 +121,7 @@ def mount(
 def _config(source: Path, options: MountOptions) -> Config:
     from glancefs.config import load
 
+    refuse_elsewhere(options)
     said: dict[str, object] = {}
     if options.public is not None:
         said["default_is_public"] = options.public
@@ -130,6 +152,7 @@ def serve_mount(
     from glancefs.fuse.mount import Session
     from glancefs.fuse.statistics import Statistics
 
+    act_as_owner(config.data)
     statistics = Statistics()
     address = notify_address()
 

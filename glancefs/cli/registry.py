@@ -43,7 +43,7 @@ def registry(said: Said, *, listen: str | None, workers: int | None, log_level: 
     from gateway.server import Server
     from glancefs.assembly import open_served_registry, registry_token
 
-    config = said.load({"registry_server.listen": listen, "registry_server.workers": workers})
+    config = said.load({"registry_server.listen": listen, "registry_server.workers": workers}, writes=True)
     token = registry_token(config)
     _refuse_open_door(config, is_guarded=token is not None)
     set_up_logging(log_level)

@@ -9,17 +9,15 @@ Threading: belongs to one command.
 
 from __future__ import annotations
 
-import netrc
 from collections.abc import Generator, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
-from urllib.parse import urlsplit
 
 from glancefs.cli.backend import Progress
 from glancefs.client import PAGE_SIZE, Client
 from glancefs.config import RemoteConfig
+from glancefs.credentials import credentials_for
 from glancefs.errors import ConfigError, InvalidRequest, Unavailable
 from glancefs.headers import TIME_FORMAT
 from glancefs.model import Image, ImageChanges, ImageStatus, ImageType, NewImage
@@ -88,6 +86,10 @@ class RemoteBackend:
         """See `Backend`."""
         self._client.delete_image(image.id)
 
+    def move(self, image: Image, *, to: str, progress: Progress) -> Image:
+        """See `Backend`."""
+        return self._image(self._client.move_image(image.id, to, progress=progress))
+
     def read(self, image: Image, *, start: int = 0) -> Generator[bytes]:
         """See `Backend`."""
         if start < image.size:
@@ -129,35 +131,17 @@ def image_of(meta: Mapping[str, Any]) -> Image:
 
 def open_server(*, url: str, remote: RemoteConfig) -> RemoteBackend:
     """Open a server, as the user whom the environment or ``~/.netrc`` names, else as nobody. Raises ConfigError."""
-    user, password = remote.user, remote.password
-    if remote.token is None and password is None:
-        user, password = _from_netrc(urlsplit(url).hostname or "", user)
+    who = credentials_for(url, file=None, remote=remote)
     try:
         if remote.cacert is not None:
             remote.cacert.read_bytes()
-        client = Client(url, user=user, password=password, token=remote.token, cacert=remote.cacert)
+        client = Client(url, user=who.user, password=who.password, token=who.token, cacert=remote.cacert)
     except OSError as error:
         message = f"The file of trusted certificates {remote.cacert} can't be read: {error.strerror}."
         raise ConfigError(message) from None
     except InvalidRequest as error:
         raise ConfigError(str(error)) from None
     return RemoteBackend(client)
-
-
-def _from_netrc(host: str, user: str | None) -> tuple[str | None, str | None]:
-    """Look a host up, and only there: its ``default`` entry is for FTP. Raises ConfigError for a file that is wrong."""
-    file = Path("~/.netrc").expanduser()
-    try:
-        # Without a name it also checks that nobody else can read the file.
-        entry = netrc.netrc().hosts.get(host)
-    except FileNotFoundError:
-        entry = None
-    except (OSError, netrc.NetrcParseError) as error:
-        message = f"{file} can't be used: {error}."
-        raise ConfigError(message) from None
-    if entry is None or (user is not None and entry[0] != user):
-        return user, None
-    return entry[0], entry[2]
 
 
 def _time(text: str) -> datetime:

@@ -34,17 +34,24 @@ class Said:
     json: bool = False
     debug: bool = False
 
-    def load(self, overrides: Mapping[str, object] | None = None) -> Config:
-        """Read the configuration. Raises ConfigError."""
+    def load(self, overrides: Mapping[str, object] | None = None, *, writes: bool = False) -> Config:
+        """Read the configuration. Raises ConfigError.
+
+        ``writes``: files are made in the data folder from now on, which are to be its owner's.
+        """
+        from glancefs.cli.owner import act_as_owner
         from glancefs.config import load
 
         data = None if self.data is None else str(self.data)
-        return load(file=self.config, overrides={"data": data} | dict(overrides or {}))
+        config = load(file=self.config, overrides={"data": data} | dict(overrides or {}))
+        if writes:
+            act_as_owner(config.data)
+        return config
 
-    def backend(self, *, makes_registry: bool = False) -> Backend:
+    def backend(self, *, makes_registry: bool = False, writes: bool = False) -> Backend:
         """Give access to the images, here or on a server; a context manager. Raises ConfigError, Unavailable.
 
-        ``makes_registry``: a data folder without a registry gets one.
+        ``makes_registry``: a data folder without a registry gets one. ``writes``: data are brought, not only read.
         """
         from glancefs.config import remote_from_environment
 
@@ -59,7 +66,7 @@ class Said:
             return open_server(url=url, remote=remote)
         from glancefs.cli.local import open_folder
 
-        return open_folder(self.load(), makes_registry=makes_registry)
+        return open_folder(self.load(writes=writes), makes_registry=makes_registry)
 
     def output(self) -> Output:
         """Give where results go."""

@@ -53,7 +53,7 @@ _EMBEDDED: Final = "sqlite:"
 @pass_said
 def serve(said: Said, *, listen: str | None, workers: int | None, insecure: bool, log_level: str) -> int:
     """Serve the images of a data folder over HTTP until SIGTERM or Ctrl-C."""
-    config = said.load({"gateway.listen": listen, "gateway.workers": workers})
+    config = said.load({"gateway.listen": listen, "gateway.workers": workers}, writes=True)
     refuse_open_door(config, is_insecure=insecure)
     set_up_logging(log_level)
     watchdog = Watchdog(address=notify_address(), seconds=watchdog_seconds())

@@ -51,7 +51,7 @@ def add(said: Said, /, *, files: tuple[str, ...], quiet: bool, **given: Any) -> 
     _check_usage(files, given)
     output = said.output()
     added: list[Image] = []
-    with said.backend(makes_registry=True) as backend:
+    with said.backend(makes_registry=True, writes=True) as backend:
         try:
             for file in files or (None,):
                 image = _add_queued(backend, given) if file is None else _add_file(backend, output, file, given)
@@ -114,7 +114,7 @@ def _story(image: Image) -> str:
 def upload(said: Said, /, *, image: str, file: str) -> None:
     """Bring the data of a queued image; FILE - is standard input."""
     output = said.output()
-    with said.backend() as backend, opened(file) as source:
+    with said.backend(writes=True) as backend, opened(file) as source:
         queued = image_meant(backend, image)
         with output.transfer(queued.name, source.size) as progress:
             done = backend.upload(queued.id, source.data, size=source.size, progress=progress)

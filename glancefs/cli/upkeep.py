@@ -75,7 +75,7 @@ def gc(said: Said) -> None:
     """
     from glancefs.assembly import assemble, clear_up
 
-    with assemble(said.load()) as core:
+    with assemble(said.load(writes=True)) as core:
         swept = clear_up(core)
     output = said.output()
     if said.json:
@@ -102,7 +102,7 @@ def upgrade(said: Said) -> None:
     """Make the registry's database, or bring it up to date."""
     from glancefs.assembly import assemble
 
-    config = said.load()
+    config = said.load(writes=True)
     try:
         assemble(config).close()
         was_current = True

@@ -32,7 +32,7 @@ def users() -> None:
 @pass_said
 def add_user(said: Said, *, name: str, password_stdin: bool) -> None:
     """Add a user, or give a user another password."""
-    config = said.load()
+    config = said.load(writes=True)
     file = Htpasswd(path=config.auth.htpasswd)
     password = _read_password() if password_stdin else _ask_password(name)
     is_new = file.put(name, password)
@@ -51,7 +51,7 @@ def add_user(said: Said, *, name: str, password_stdin: bool) -> None:
 @pass_said
 def remove_user(said: Said, *, name: str) -> None:
     """Remove a user; the user's images stay."""
-    if not Htpasswd(path=said.load().auth.htpasswd).remove(name):
+    if not Htpasswd(path=said.load(writes=True).auth.htpasswd).remove(name):
         message = f"There is no user {name!r}."
         raise NotFound(message)
     output = said.output()

@@ -27,7 +27,9 @@ from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.replacing import Replacements
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
-from glancefs.fuse.windows import PageWindow, StreamWindow
+from glancefs.fuse.windows import AheadWindow, PageWindow, StreamWindow
+from glancefs.reader import DataReader
+from glancefs.remote_reader import RemoteReader
 from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree import Entry, EntryKind, ImageTree
 
@@ -171,9 +173,13 @@ class OpenFiles:
         if reader.file is not None:
             handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, descriptor=reader.file.fileno())
         else:
-            stream = StreamWindow(bridge=self._bridge, read_at=reader.read_at)
-            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, stream=stream)
+            handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, stream=self._stream_of(reader))
         return self._opened(handle, flags)
+
+    def _stream_of(self, reader: DataReader) -> StreamWindow | AheadWindow:
+        if isinstance(reader, RemoteReader):
+            return AheadWindow(bridge=self._bridge, statistics=self._statistics, pages=self._pages, reader=reader)
+        return StreamWindow(bridge=self._bridge, read_at=reader.read_at)
 
     def _writing(self, file: StagedFile, opener: Opener, flags: int) -> StagedHandle:
         writer = Writer(file=file, opener=opener, is_read_write=flags & os.O_ACCMODE == os.O_RDWR)

@@ -16,8 +16,8 @@ from glancefs.errors import ImmutableImage
 from glancefs.fuse.inodes import Inode
 from glancefs.fuse.mapping import FileMapping
 from glancefs.fuse.staged import StagedFile, Writer
-from glancefs.fuse.windows import LARGEST_REQUEST, PageWindow, StreamWindow
-from glancefs.reader import ImageReader
+from glancefs.fuse.windows import LARGEST_REQUEST, AheadWindow, PageWindow, StreamWindow
+from glancefs.reader import DataReader
 from glancefs.staging import StagedState
 
 _ZEROS: Final = memoryview(bytes(LARGEST_REQUEST))
@@ -28,9 +28,9 @@ class ImageHandle:
     """An available image; its data never change."""
 
     inode: Inode
-    reader: ImageReader
+    reader: DataReader
     pages: PageWindow
-    stream: StreamWindow | None = None
+    stream: StreamWindow | AheadWindow | None = None
     """For stores without real files."""
     descriptor: int = -1
     mapping: FileMapping | None = None

@@ -14,7 +14,6 @@ import ctypes
 import errno
 import gc
 import logging
-import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,7 +26,7 @@ import trio
 from glancefs.errors import ConfigError, GlancefsError
 from glancefs.fuse import table
 from glancefs.fuse.attributes import Appearance
-from glancefs.fuse.bridge import Bridge, Deadlines, open_bridge
+from glancefs.fuse.bridge import Deadlines, open_bridge
 from glancefs.fuse.changes import Watcher
 from glancefs.fuse.inodes import Inodes
 from glancefs.fuse.notices import Kernel
@@ -121,7 +120,7 @@ class Session:
             async with self._mounted(operations):
                 kernel.attach()
                 with passthrough.offered():
-                    await self._answer(bridge, watcher, passthrough, kernel)
+                    await self._answer(operations, watcher, passthrough, kernel)
             await operations.files.finish()
 
     @asynccontextmanager
@@ -137,7 +136,7 @@ class Session:
         finally:
             pyfuse3.close()
 
-    async def _answer(self, bridge: Bridge, watcher: Watcher, passthrough: Passthrough, kernel: Kernel) -> None:
+    async def _answer(self, operations: Operations, watcher: Watcher, passthrough: Passthrough, kernel: Kernel) -> None:
         async with trio.open_nursery() as nursery:
 
             async def main() -> None:
@@ -146,8 +145,8 @@ class Session:
 
             nursery.start_soon(main)
             nursery.start_soon(watcher.run)
-            # Returns once the kernel's first request is answered.
-            await bridge.look(os.statvfs, self._point)
+            # Not by a look at the mount: below systemd's automount that would wait for whoever waits for us.
+            await operations.greeted.wait()
             passthrough.accept(kernel.device)
             self._read_ahead()
             nursery.start_soon(self._heed_signals)

@@ -90,6 +90,12 @@ class Operations(pyfuse3.Operations):
         self._numbers: Final = count(1)
         self._folders: Final[dict[int, FolderHandle]] = {}
         self._space: tuple[float, Space | None] | None = None
+        self.greeted: Final = trio.Event()
+        """Set by the kernel's first request; whoever waits for it goes on when that is answered."""
+
+    def init(self) -> None:
+        """Take the kernel's first request (FUSE_INIT). libfuse answers it before the loop does anything else."""
+        self.greeted.set()
 
     def report(self, request: str, about: object, error: BaseException) -> None:
         """Tell people why a request failed, in ``.glance/errors`` and in the log."""

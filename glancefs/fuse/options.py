@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from glancefs.errors import ConfigError
+from glancefs.options import read_size
 
 _LARGEST_ID: Final = 2**32 - 2
 _LARGEST_READ_AHEAD: Final = 1 << 20
@@ -45,6 +46,18 @@ class MountOptions:
     entry_timeout: float = 1.0
     read_ahead: int = 4096
     """In KiB: how much the kernel reads ahead; several requests, so that it copies one while the next is answered."""
+    credentials: Path | None = None
+    """The file that says as whom a server is asked."""
+    cacert: Path | None = None
+    """The certificates by which a server is trusted; None: those of the system."""
+    timeout: float = 10.0
+    """For how many seconds a program waits for a server that does not answer."""
+    staging: Path | None = None
+    """Where files for a server are kept while they are written; None: in the user's cache folder."""
+    cache: Path | None = None
+    """The folder in which a mount of a server keeps what it has read; None: it keeps nothing."""
+    cache_size: int = 20 << 30
+    """In bytes: how much it keeps."""
     settle: float = 5.0
     """Seconds without an open handle after which files written by programs that also read are complete."""
     log: Path | None = None
@@ -73,6 +86,13 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _long_seconds(text: str) -> float:
+    seconds = _seconds(text)
+    if seconds < 1:
+        raise ValueError
+    return seconds
+
+
 def _text(text: str) -> str:
     if not text:
         raise ValueError
@@ -92,6 +112,12 @@ _OURS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = MappingProxyType(
         "attr_timeout": ("seconds", _seconds),
         "entry_timeout": ("seconds", _seconds),
         "read_ahead": ("a number of KiB", _number(_LARGEST_READ_AHEAD)),
+        "credentials": ("a path", _path),
+        "cacert": ("a path", _path),
+        "timeout": ("seconds, one at the least", _long_seconds),
+        "staging": ("a path", _path),
+        "cache": ("a path", _path),
+        "cache_size": ("bytes, such as 20G", read_size),
         "settle": ("seconds", _seconds),
         "log": ("a path", _path),
     }

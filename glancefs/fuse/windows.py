@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes between the kernel and the store, so that few requests cost a crossing to a thread.
 
-Answers for three windows. `PageWindow` answers reads of real files at once where the page cache has them, and has one
+Answers for four windows. `PageWindow` answers reads of real files at once where the page cache has them, and has one
 buffer for all of them. `StreamWindow` reads stores without real files in pieces larger than the kernel asks for.
-`WriteWindow` gathers what is written in a run, writes behind, and keeps the order of writes.
+`AheadWindow` leaves that to a reader that reads ahead by itself. `WriteWindow` gathers what is written in a run, writes
+behind, and keeps the order of writes.
 
 A short answer to a read means the end of the file to the kernel, so no window ever gives one before the end.
 
@@ -25,6 +26,7 @@ from glancefs.errors import DataMissing
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.mapping import WORTH_IT, FileMapping
 from glancefs.fuse.statistics import Statistics
+from glancefs.remote_reader import RemoteReader
 
 LARGEST_REQUEST: Final = 1 << 20
 """In bytes: the most that Linux asks for, or hands over, in one request."""
@@ -111,6 +113,29 @@ class StreamWindow:
                 self._start = offset
             at = offset - self._start
             return memoryview(self._piece)[at : at + size]
+
+
+class AheadWindow:
+    """Reads of one open image whose reader has what comes next fetched by itself: what is here goes at once.
+
+    Reads do not wait for each other. Once all of the image is in a local file, that is what is read.
+    """
+
+    def __init__(self, *, bridge: Bridge, statistics: Statistics, pages: PageWindow, reader: RemoteReader) -> None:
+        self._bridge: Final = bridge
+        self._statistics: Final = statistics
+        self._pages: Final = pages
+        self._reader: Final = reader
+
+    async def read(self, offset: int, size: int) -> memoryview | bytes:
+        """Give ``size`` bytes, which must be there. Raises as the reader does."""
+        if (file := self._reader.file) is not None:
+            return await self._pages.read(file.fileno(), offset, size)
+        found = self._reader.at_hand(offset, size)
+        if found is None:
+            return await self._bridge.read(self._reader.fetch, offset, size)
+        self._statistics.cache_hits += 1
+        return found
 
 
 def _write_all(write_at: Callable[[int, bytes | memoryview], int], pieces: Sequence[Piece]) -> None:

@@ -22,7 +22,7 @@ from typing import Final, Protocol
 from glancefs.model import Image, ImageStatus, ImageType, Location
 from glancefs.registries.dead_properties import DeadPropertyRegistry
 from glancefs.registries.folders import Folder, FolderRegistry
-from glancefs.registries.locks import LockRegistry, Presented
+from glancefs.registries.locks import Lock, LockRegistry, Presented
 
 POLLED: Final = 0.25
 """How often a database that tells nothing by itself is asked for changes, in seconds."""
@@ -118,6 +118,16 @@ class Holdings:
     store: str
     images: int
     size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What a change gave that was made under a key; all is None where it gave nothing."""
+
+    image: Image | None = None
+    folder: Folder | None = None
+    lock: Lock | None = None
+    number: int | None = None
 
 
 class Registry(Protocol):
@@ -219,6 +229,10 @@ class Registry(Protocol):
         """Give what no other registry has, made with its database and never changed: letters and digits."""
         ...
 
+    def answered(self, key: str) -> Answered | None:
+        """Give what the change under this key gave, if it was made within the last minutes (`ServedRegistry.once`)."""
+        ...
+
     def named_locations(self, locations: Collection[Location]) -> Collection[Location]:
         """Tell which of these are named by an image that is not deleted."""
         ...
@@ -233,9 +247,9 @@ class Registry(Protocol):
 
 
 class ServedRegistry(Registry, Protocol):
-    """A registry that can be served to others, who may have to ask again because an answer was lost."""
+    """A registry that makes changes for others, who may have to ask again because an answer was lost."""
 
-    def once(self, key: str, *, until: float | None = None) -> Registry:
+    def once(self, key: str, *, until: float | None = None) -> ServedRegistry:
         """Give this registry for one change, which is made once however often it is asked for under this key.
 
         Who asks again within five minutes gets the answer of the first time. A change that is refused leaves nothing.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every call of a registry by its name, as a remote one takes it: derived from the protocols, so that it can't differ.
 
-Answers for which calls there are, which of them change something, and what their arguments and answers are as JSON.
-Knows nothing of HTTP.
+Answers for which calls there are, which of them change something, and what their arguments and answers are as JSON; and
+for deriving the calls of other protocols in the same way (`calls_of`). Knows nothing of HTTP.
 
 Threading: built at the first use, and only read afterwards.
 """
@@ -54,42 +54,73 @@ class Call:
     arguments: Reader
     """Reads the object of the arguments into a dictionary."""
     answer: Reader
+    gives: object
+    """The type of the answer."""
+    unsaid: frozenset[str] = frozenset()
+    """The arguments that the caller does not say, since the other end knows them."""
+    changes: bool = False
+    """Whether it changes something."""
+    is_long: bool = False
+    """Whether its time grows with what there is."""
 
-    @property
-    def changes(self) -> bool:
-        """Whether it changes something."""
-        return self.name in CHANGES
-
-    def on(self, registry: Registry, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - calls differ
-        """Make it on a registry of this process."""
+    def on(self, holder: object, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - calls differ
+        """Make it on what has the protocols, in this process."""
         room, _, method = self.name.rpartition("/")
-        return getattr(getattr(registry, room) if room else registry, method)(**arguments)
+        return getattr(getattr(holder, room) if room else holder, method)(**arguments)
 
 
 @cache
 def every_call() -> Mapping[str, Call]:
-    """Give all calls by their names."""
-    return {call.name: call for room, protocol in ROOMS.items() for call in _calls_of(room, protocol)}
+    """Give all calls of a registry by their names."""
+    return calls_of(ROOMS, changes=CHANGES, long=LONG, own=_OWN)
 
 
-def _calls_of(room: str, protocol: type) -> Iterator[Call]:
+def calls_of(
+    rooms: Mapping[str, type],
+    *,
+    changes: Collection[str],
+    long: Collection[str] = (),
+    own: Collection[str] = (),
+    unsaid: Collection[str] = (),
+) -> Mapping[str, Call]:
+    """Derive the calls of protocols by their names, those of ``own`` methods left out."""
+    return {
+        call.name: call
+        for room, protocol in rooms.items()
+        for call in _calls_of(room, protocol, changes=changes, long=long, own=frozenset(own), unsaid=frozenset(unsaid))
+    }
+
+
+def _calls_of(
+    room: str,
+    protocol: type,
+    *,
+    changes: Collection[str],
+    long: Collection[str],
+    own: frozenset[str],
+    unsaid: frozenset[str],
+) -> Iterator[Call]:
     for method, function in inspect.getmembers(protocol, inspect.isfunction):
-        if method.startswith("_") or method in _OWN:
+        if method.startswith("_") or method in own:
             continue
         name = f"{room}/{method}" if room else method
         hints = get_type_hints(function)
-        answer = hints.pop("return")
+        gives = hints.pop("return")
         yield Call(
             name=name,
             arguments=fields_reader(
-                {argument: reader_of(kind) for argument, kind in hints.items()},
-                required=_required(function),
+                {argument: reader_of(kind) for argument, kind in hints.items() if argument not in unsaid},
+                required=_required(function) - unsaid,
                 name=f"The call {name!r}",
             ),
-            answer=reader_of(answer, is_lenient=True),
+            answer=reader_of(gives, is_lenient=True),
+            gives=gives,
+            unsaid=unsaid & hints.keys(),
+            changes=name in changes,
+            is_long=name in long,
         )
 
 
-def _required(function: Any) -> Collection[str]:  # noqa: ANN401 - what inspect calls a function
+def _required(function: Any) -> frozenset[str]:  # noqa: ANN401 - what inspect calls a function
     parameters = list(inspect.signature(function).parameters.values())[1:]
-    return [one.name for one in parameters if one.default is inspect.Parameter.empty]
+    return frozenset(one.name for one in parameters if one.default is inspect.Parameter.empty)

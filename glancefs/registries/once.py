@@ -14,12 +14,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar, cast
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from glancefs.errors import RegistryUnavailable
 from glancefs.model import Image
+from glancefs.registries.base import Answered
 from glancefs.registries.commits import Change, Commits, Transaction
 from glancefs.registries.folders import Folder
 from glancefs.registries.locks import Lock
@@ -36,12 +37,13 @@ _FIND: Final = select(answers.c.answer).where(answers.c.key == bindparam("wanted
 _KEEP: Final = insert(answers)
 _FORGET: Final = delete(answers).where(answers.c.kept_at < bindparam("before"))
 
+_NOTHING: Final = "nothing"
 _KINDS: Final[Mapping[str, type]] = {
     "image": Image,
     "folder": Folder,
     "lock": Lock,
     "number": int,
-    "nothing": type(None),
+    _NOTHING: type(None),
 }
 
 Outcome = TypeVar("Outcome")
@@ -62,14 +64,14 @@ class Answers:
         """Say whether a time is over."""
         return until is not None and self._clock() > until
 
-    def find(self, transaction: Transaction, key: str) -> tuple[Any] | None:
-        """Give the answer of a change that was made, in a tuple; None where it was not."""
-        text = transaction.connection.execute(_FIND, {"wanted_key": key}).scalar_one_or_none()
+    def find(self, connection: Connection, key: str) -> Answered | None:
+        """Give the answer of a change that was made; None where it was not."""
+        text = connection.execute(_FIND, {"wanted_key": key}).scalar_one_or_none()
         if text is None:
             return None
         ((kind, said),) = json.loads(text).items()
         read: Reader = reader_of(_KINDS[kind])
-        return (read(said),)
+        return Answered() if kind == _NOTHING else Answered(**{kind: read(said)})
 
     def keep(self, transaction: Transaction, key: str, answer: object) -> None:
         """Keep an answer, in the transaction of its change, and forget old ones now and then."""
@@ -91,9 +93,10 @@ class _Once:
 
     def run(self, change: Change[Outcome]) -> Outcome:
         def once(transaction: Transaction) -> Outcome:
-            known = self._kept.find(transaction, self._key)
+            known = self._kept.find(transaction.connection, self._key)
             if known is not None:
-                return cast("Outcome", known[0])
+                values = (known.image, known.folder, known.lock, known.number)
+                return cast("Outcome", next((value for value in values if value is not None), None))
             # In here, where nobody is waited for any more.
             if self._kept.is_after(self._until):
                 message = "The change came after the time in which it was wanted."

@@ -44,14 +44,12 @@ _REFUSALS: Final = (
     ("password authentication failed", "28P01"),
     ("no password supplied", "28P01"),
     ("no pg_hba.conf entry", "28000"),
+    # Before what is said of one database: it is starting up, shutting down, or in recovery.
+    ("the database system is ", "57P03"),
     ("role ", "28000"),
     ("database ", "3D000"),
     ("too many ", "53300"),
     ("remaining connection slots", "53300"),
-    ("starting up", "57P03"),
-    ("shutting down", "57P03"),
-    ("recovery mode", "57P03"),
-    ("not yet accepting", "57P03"),
 )
 """What the server says to who connects, for which libpq gives no code."""
 

@@ -14,19 +14,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
+from glancefs import errors
 from glancefs.model import Image, Location
-from glancefs.registries.base import POLLED, Changes, Holdings, ImageQuery, Superseded
+from glancefs.registries.base import POLLED, Answered, Changes, Holdings, ImageQuery, Superseded
+from glancefs.registries.calls import every_call
 from glancefs.registries.dead_properties import Subject
 from glancefs.registries.folders import Folder, FolderPage, Found, View
 from glancefs.registries.locks import Lock, Presented, Touched
-from glancefs.registries.wire import Wire
+from glancefs.registries.wire import PREFIX, Language, Wire
 
 _AT_ONCE: Final = 1000
 """How many locations or identifiers are asked about in one call."""
+
+_PASSED_ON: Final = (
+    *(errors.InvalidRequest, errors.ImageNotFound, errors.PathNotFound, errors.LockNotFound, errors.Conflict),
+    *(errors.ProtectedImage, errors.StoreFull),
+)
+"""Errors that are the asker's own; all others are trouble between us and the registry."""
 
 
 class RemoteRegistry:
@@ -45,10 +54,34 @@ class RemoteRegistry:
         timeout: float = 4.0,
         connections: int = 64,
     ) -> None:
-        self._wire = Wire(url=url, token=token, cacert=cacert, timeout=timeout, connections=connections)
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        language = Language(
+            prefix=PREFIX,
+            calls=every_call,
+            refusal=_refusal,
+            what="a registry",
+            who="The registry at {url}",
+            unavailable=errors.RegistryUnavailable,
+        )
+        try:
+            wire = Wire(
+                url=url, language=language, headers=headers, cacert=cacert, timeout=timeout, connections=connections
+            )
+        except errors.InvalidRequest as error:
+            message = f"The registry can't be at this URL. {error}"
+            raise errors.ConfigError(message) from None
+        self._speak(wire)
+
+    def _speak(self, wire: Wire) -> Self:
+        self._wire = wire
         self._folders = RemoteFolders(self._wire)
         self._locks = RemoteLocks(self._wire)
         self._dead_properties = RemoteDeadProperties(self._wire)
+        return self
+
+    def once(self, key: str, *, until: float | None = None) -> Self:
+        """See `ServedRegistry.once`."""
+        return copy(self)._speak(self._wire.under(key, until=until))  # noqa: SLF001 - a copy of this very object
 
     @property
     def folders(self) -> RemoteFolders:
@@ -139,6 +172,11 @@ class RemoteRegistry:
         """See `Registry.identity`."""
         identity: str = self._wire.call("identity")
         return identity
+
+    def answered(self, key: str) -> Answered | None:
+        """See `Registry.answered`."""
+        answered: Answered | None = self._wire.call("answered", key=key)
+        return answered
 
     def named_locations(self, locations: Collection[Location]) -> Collection[Location]:
         """See `Registry.named_locations`."""
@@ -290,6 +328,16 @@ class RemoteDeadProperties:
         self._wire.call(
             "dead_properties/change", subject=subject, values=values, removed=list(removed), presented=presented
         )
+
+
+def _refusal(url: str, error: errors.GlancefsError, is_told: bool) -> errors.GlancefsError:  # noqa: FBT001 - one of a language's functions
+    if is_told and (isinstance(error, _PASSED_ON) or type(error) is errors.Forbidden):
+        return error
+    if isinstance(error, errors.NotAuthenticated):
+        return errors.RegistryUnavailable(f"The registry at {url} does not take our registry_token.")
+    if isinstance(error, errors.RegistryUnavailable):
+        return error
+    return errors.RegistryUnavailable(f"The registry at {url} refuses: {error}")
 
 
 def _pieces(values: Collection[Any]) -> Sequence[Sequence[Any]]:

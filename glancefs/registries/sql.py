@@ -22,7 +22,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from glancefs.errors import Duplicate, ImageNotFound, InvalidQuery, StaleImage, StoreFull
 from glancefs.model import Image, ImageStatus, Location
-from glancefs.registries.base import Changes, Holdings, ImageQuery, Superseded
+from glancefs.registries.base import Answered, Changes, Holdings, ImageQuery, Superseded
 from glancefs.registries.commits import Commits, GroupCommit, Transaction
 from glancefs.registries.database import looks_again
 from glancefs.registries.engines import open_database
@@ -119,6 +119,12 @@ class SqlRegistry:
         """See `ServedRegistry.once`."""
         commits = self._answers.of(key, self._commits, until=until)
         return copy(self)._change_by(commits)  # noqa: SLF001 - a copy of this very object
+
+    @looks_again
+    def answered(self, key: str) -> Answered | None:
+        """See `Registry.answered`."""
+        with self._database.reading() as connection:
+            return self._answers.find(connection, key)
 
     @property
     def folders(self) -> SqlFolders:

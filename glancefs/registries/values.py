@@ -3,8 +3,9 @@
 
 Answers for the form of every value (`docs/reference/registry.md`): objects with the fields' names, times as
 ``YYYY-MM-DD HH:MM:SS`` in UTC, locations as ``STORE:KEY``, enumerations by their values, mappings of other things than
-texts as lists of pairs. Reading is strict: a field that is missing or of another type is an error, never a guess. So is
-an unknown one, but in what a later version says to an earlier one. Whether a value makes sense, it does not know.
+texts as lists of pairs; what is to stay as it is is not said. Reading is strict: a field that is missing or of another
+type is an error, never a guess. So is an unknown one, but in what a later version says to an earlier one. Whether a
+value makes sense, it does not know.
 
 Threading: pure functions; readers are built once for each type and kept.
 """
@@ -21,7 +22,7 @@ from functools import cache
 from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 from glancefs.errors import InvalidRequest
-from glancefs.model import Location
+from glancefs.model import UNSET, Location
 
 Reader = Callable[[object], Any]
 """Makes a value of what JSON gave. Raises InvalidRequest for what can't be one."""
@@ -41,7 +42,8 @@ def to_json(value: object) -> Any:  # noqa: ANN401, PLR0911 - JSON is anything, 
     if isinstance(value, Location):
         return str(value)
     if is_dataclass(value):
-        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+        said = {field.name: getattr(value, field.name) for field in fields(value)}
+        return {name: to_json(one) for name, one in said.items() if one is not UNSET}
     if isinstance(value, Mapping):
         if all(isinstance(key, str) for key in value):
             return {key: to_json(one) for key, one in value.items()}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calls to the server of a registry: each within its time, and asked again where nobody answered.
+"""Calls to a server, such as that of a registry: each within its time, and asked again where nobody answered.
 
-Answers for the connection to `glancefs registry`: requests, deadlines, keys, and what failures mean. Knows the calls by
-their names alone; `glancefs.registries.remote` has the registry that is made of them.
+Answers for requests, deadlines, keys, and what failures mean. Knows the calls by their names alone;
+`glancefs.registries.remote` has the registry that is made of those to `glancefs registry`.
 
 Threading: may be used from many threads at once; connections are pooled.
 """
@@ -14,22 +14,24 @@ import json
 import secrets
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import urllib3
 from urllib3 import exceptions as failures
 from urllib3.connection import HTTPConnection
 
 from glancefs import __version__, errors
-from glancefs.registries.calls import LONG, Call, every_call
+from glancefs.registries.calls import Call
 from glancefs.registries.values import to_json
 from glancefs.transport import URN, error_of, reason_of, server_of
 
 PREFIX: Final = "/registry/v1/"
-"""What the paths of all calls begin with."""
+"""What the paths of all calls of a registry begin with."""
 
 KEY_HEADER: Final = "Idempotency-Key"
 """Where a change says under which key it is to be made once."""
@@ -52,12 +54,6 @@ _PAUSES: Final = (0.05, 0.1, 0.2, 0.4)
 _DOWN_SECONDS: Final = 1.0
 """For how long after a call that failed the others try once only, so that nobody's threads pile up."""
 
-_PASSED_ON: Final = (
-    *(errors.InvalidRequest, errors.ImageNotFound, errors.PathNotFound, errors.LockNotFound, errors.Conflict),
-    *(errors.ProtectedImage, errors.StoreFull),
-)
-"""Errors that are the asker's own; all others are trouble between us and the registry."""
-
 _TROUBLED: Final = frozenset({502, 503, 504})
 
 _SOCKET_OPTIONS: Final = [
@@ -70,21 +66,51 @@ _SOCKET_OPTIONS: Final = [
 ]
 
 
-class Wire:
-    """Calls to the server at a URL. Raises ConfigError for a URL that names none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Language:
+    """What is spoken over a wire."""
 
-    def __init__(self, *, url: str, token: str | None, cacert: Path | None, timeout: float, connections: int) -> None:
-        try:
-            parts = server_of(url)
-        except errors.InvalidRequest as error:
-            message = f"The registry can't be at this URL. {error}"
-            raise errors.ConfigError(message) from None
+    prefix: str
+    """What the paths of all calls begin with."""
+    calls: Callable[[], Mapping[str, Call]]
+    refusal: Callable[[str, errors.GlancefsError, bool], errors.GlancefsError]
+    """Gives the error for one that the server at a URL told; whether it was told in our own words."""
+    what: str
+    """What the server is, for people."""
+    who: str = "{url}"
+    """Who answers, for people; the URL is put in."""
+    unavailable: type[errors.Unavailable] = errors.Unavailable
+    """What it is that nobody answers."""
+
+
+@dataclass(slots=True)
+class _Line:
+    """What is known of the way to the server."""
+
+    failed_at: float = float("-inf")
+    clock_ahead: float | None = None
+    is_closed: bool = False
+
+
+class Wire:
+    """Calls to the server at a URL. Raises InvalidRequest for a URL that names none."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        language: Language,
+        headers: Mapping[str, str],
+        cacert: Path | None,
+        timeout: float,
+        connections: int,
+    ) -> None:
+        parts = server_of(url)
         self._url = url.rstrip("/")
-        self._path = parts.path.rstrip("/") + PREFIX
+        self._language = language
+        self._path = parts.path.rstrip("/") + language.prefix
         self._timeout = timeout
-        self._headers = {"Content-Type": "application/json", "User-Agent": f"glancefs/{__version__}"}
-        if token is not None:
-            self._headers["Authorization"] = f"Bearer {token}"
+        self._headers = {"Content-Type": "application/json", "User-Agent": f"glancefs/{__version__}"} | dict(headers)
         host = parts.hostname or ""
         self._pool: urllib3.HTTPConnectionPool
         if parts.scheme == "https":
@@ -96,40 +122,50 @@ class Wire:
             self._pool = urllib3.HTTPConnectionPool(
                 host, parts.port or 80, maxsize=connections, socket_options=_SOCKET_OPTIONS
             )
-        self._failed_at = float("-inf")
-        self._clock_ahead: float | None = None
-        self._is_closed = False
+        self._line = _Line()
+        self._key: str | None = None
+        self._latest = float("inf")
+
+    def under(self, key: str, *, until: float | None) -> Self:
+        """Give the same wire for one change, under a key of the caller's; not after ``until``, seconds of the epoch."""
+        wire = copy(self)
+        wire._key = key  # noqa: SLF001 - a copy of this very object
+        if until is not None:
+            wire._latest = time.monotonic() + until - time.time()  # noqa: SLF001 - as above
+        return wire
 
     def call(self, name: str, /, **arguments: object) -> Any:  # noqa: ANN401 - the answer is the call's
-        """Make a call. Raises what the registry raises, and RegistryUnavailable when it does not answer."""
-        call = every_call()[name]
+        """Make a call. Raises what the other end raises, and the language's ``unavailable`` when it does not answer."""
+        call = self._language.calls()[name]
         body = json.dumps({argument: to_json(value) for argument, value in arguments.items()}).encode()
         status, said = self._ask(call, body)
         if status != HTTPStatus.OK:
-            raise self._refusal(status, said)
+            raise self._language.refusal(self._url, error_of(status, said), URN.encode() in said)
         try:
             return call.answer(json.loads(said)["answer"])
         except (ValueError, TypeError, KeyError, errors.InvalidRequest):
-            message = f"{self._url} answers with something else than a registry of this version does."
-            raise errors.RegistryUnavailable(message) from None
+            message = f"{self._url} answers with something else than {self._language.what} of this version does."
+            raise self._language.unavailable(message) from None
 
     def close(self) -> None:
         """Let go of the connections; later calls are refused."""
-        self._is_closed = True
+        self._line.is_closed = True
         self._pool.close()
 
     def _ask(self, call: Call, body: bytes) -> tuple[int, bytes]:
         """Ask until there is an answer, or no time left."""
-        seconds = max(self._timeout, LONG_SECONDS) if call.name in LONG else self._timeout
+        seconds = max(self._timeout, LONG_SECONDS) if call.is_long else self._timeout
         # One key for all tries: it is what makes them one change.
-        key = {KEY_HEADER: secrets.token_hex(16)} if call.changes else {}
-        deadline = time.monotonic() + seconds
-        is_down = time.monotonic() - self._failed_at < _DOWN_SECONDS
+        key = {KEY_HEADER: self._key or secrets.token_hex(16)} if call.changes else {}
+        deadline = min(time.monotonic() + seconds, self._latest if call.changes else float("inf"))
+        is_down = time.monotonic() - self._line.failed_at < _DOWN_SECONDS
         was_sent = False
         tries = 0
         while True:
-            if self._is_closed:
-                raise errors.RegistryUnavailable("The registry is closed.")
+            if self._line.is_closed:
+                raise self._language.unavailable(f"{self._who} is not asked any more.")
+            if deadline <= time.monotonic():
+                raise self._failure("was not asked in time", is_unknown=False)
             try:
                 answer = self._try(call, body, self._headers | key | self._until(deadline, call), deadline)
             except failures.HTTPError as error:
@@ -137,7 +173,7 @@ class Wire:
                 was_sent = was_sent or not _was_not_sent(error)
             else:
                 if answer[0] not in _TROUBLED or URN.encode() in answer[1]:
-                    self._failed_at = float("-inf")
+                    self._line.failed_at = float("-inf")
                     return answer
                 reason, was_sent = f"answers {answer[0]}", True
             pause = _PAUSES[min(tries, len(_PAUSES) - 1)]
@@ -145,7 +181,7 @@ class Wire:
             # What may have been done is worth asking about as long as there is time.
             is_hopeless = is_down and not (call.changes and was_sent)
             if is_hopeless or time.monotonic() + pause >= deadline:
-                self._failed_at = time.monotonic()
+                self._line.failed_at = time.monotonic()
                 raise self._failure(reason, is_unknown=call.changes and was_sent)
             time.sleep(pause)
 
@@ -161,28 +197,22 @@ class Wire:
             timeout=urllib3.Timeout(connect=min(seconds, _CONNECT_SECONDS), total=seconds),
         )
         with contextlib.suppress(KeyError, ValueError):
-            self._clock_ahead = float(response.headers[TIME_HEADER]) - time.monotonic()
+            self._line.clock_ahead = float(response.headers[TIME_HEADER]) - time.monotonic()
         return response.status, response.data
 
     def _until(self, deadline: float, call: Call) -> dict[str, str]:
         """Say until when a change is wanted, by the server's clock, once that is known from an answer."""
-        if self._clock_ahead is None or not call.changes:
+        if self._line.clock_ahead is None or not call.changes:
             return {}
-        return {UNTIL_HEADER: f"{deadline + self._clock_ahead - _MARGIN:.3f}"}
+        return {UNTIL_HEADER: f"{deadline + self._line.clock_ahead - _MARGIN:.3f}"}
 
-    def _failure(self, reason: str, *, is_unknown: bool) -> errors.RegistryUnavailable:
+    @property
+    def _who(self) -> str:
+        return self._language.who.format(url=self._url)
+
+    def _failure(self, reason: str, *, is_unknown: bool) -> errors.Unavailable:
         doubt = "; whether the change was made is not known" if is_unknown else ""
-        return errors.RegistryUnavailable(f"The registry at {self._url} {reason}{doubt}.")
-
-    def _refusal(self, status: int, said: bytes) -> errors.GlancefsError:
-        error = error_of(status, said)
-        if URN.encode() in said and (isinstance(error, _PASSED_ON) or type(error) is errors.Forbidden):
-            return error
-        if isinstance(error, errors.NotAuthenticated):
-            return errors.RegistryUnavailable(f"The registry at {self._url} does not take our registry_token.")
-        if isinstance(error, errors.RegistryUnavailable):
-            return error
-        return errors.RegistryUnavailable(f"The registry at {self._url} refuses: {error}")
+        return self._language.unavailable(f"{self._who} {reason}{doubt}.")
 
 
 def _was_not_sent(error: failures.HTTPError) -> bool:

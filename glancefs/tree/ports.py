@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from glancefs.context import RequestContext
 from glancefs.model import Image, ImageChanges, NewImage
-from glancefs.reader import ImageReader
+from glancefs.reader import DataReader
 from glancefs.registries.base import Changes, ImageQuery
 from glancefs.registries.dead_properties import OfFolder, Subject
 from glancefs.registries.folders import Folder, FolderPage, Found, OutlinePage
@@ -36,7 +36,7 @@ class TreeImages(Protocol):
         """Give everything that a query matches."""
         ...
 
-    def open_image(self, image: Image) -> ImageReader:
+    def open_image(self, image: Image) -> DataReader:
         """Open the data of an image."""
         ...
 

@@ -23,7 +23,7 @@ from glancefs.errors import (
 from glancefs.model import Image, ImageChanges, ImageStatus
 from glancefs.namesakes import namesake_paths
 from glancefs.paths import is_reserved, path_of, split
-from glancefs.reader import ImageReader
+from glancefs.reader import DataReader
 from glancefs.registries.locks import Lock
 from glancefs.rules import may_see
 from glancefs.staging import StagedUpload
@@ -175,7 +175,7 @@ class ImageTree:
             return map(listed_entries, self._special.list(path, page_size=page_size))
         return self._looking.list_briefly(path, page_size=page_size)
 
-    def open(self, entry: Entry) -> ImageReader:
+    def open(self, entry: Entry) -> DataReader:
         """Open an available image's data. Raises ImageNotFound, DataMissing, StoreUnavailable."""
         if entry.image is None:
             raise ImageNotFound(f"{entry.path!r} is no image.")

@@ -72,6 +72,28 @@ _MOUNT: Final = (
     Figure(key="mount-memory", what="mount: memory with 100,000 listed, 100 open", unit="MiB", at_most=150),
 )
 
+_REMOTE_WHAT: Final = {
+    "remote-read": ("mount of a server: open and first read of 1 GiB", "MiB/s"),
+    "remote-random": ("mount of a server: open, then 1,000 times 4 KiB at random", "/s"),
+    "remote-write": ("mount of a server: 1 GiB written, until it is there", "MiB/s"),
+    "remote-ls": ("mount of a server: ls -l of 1,000, the first", "/s"),
+}
+_REMOTE: Final = (
+    *(
+        Figure(key=f"{key}-{peer}", what=what if peer == "rclone" else "the same", unit=unit, peer=name, ratio=1.5)
+        for key, (what, unit) in _REMOTE_WHAT.items()
+        for peer, name in (("rclone", "rclone mount"), ("davfs", "davfs2"))
+    ),
+    Figure(
+        key="remote-cached",
+        what="mount of a server: first read of 1 GiB, in its cache from an earlier mount",
+        unit="MiB/s",
+        peer="mount of the data folder",
+        ratio=0.9,
+    ),
+    Figure(key="remote-cached-again", what="the same, second read", unit="MiB/s", peer="ext4", ratio=0.9),
+)
+
 _DAV_NAMES: Final = {
     "nginx": "nginx as it comes, with dav-ext",
     "tuned": TUNED,
@@ -141,6 +163,30 @@ _STORES: Final = (
     ),
 )
 
+KINDS: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB"}
+"""The databases that a registry may be on."""
+
+VIEWERS: Final = {name: _WHO[name] for name in ("half", "few", "anonymous")} | {"admin": "an admin"}
+"""Who reads pages of the registry."""
+
+_REGISTRIES: Final = tuple(
+    figure
+    for kind, title in KINDS.items()
+    for figure in (
+        *(
+            Figure(
+                key=f"{kind}-list-{key}",
+                what=f"registry on {title}: 25 out of 1,000,000, for {who}",
+                unit="/s",
+                peer=FEW_IMAGES,
+                ratio=round(1 / 1.5, 2),
+            )
+            for key, who in VIEWERS.items()
+        ),
+        Figure(key=f"{kind}-adds", what=f"registry on {title}: images added by 8 gateways, durable", unit="/s"),
+    )
+)
+
 FIGURES: Final = (
     Figure(key="get", what="GET of 1 GiB", unit="MB/s", peer="nginx", ratio=0.9),
     Figure(key="get-4", what="GET of 1 GiB, 4 at a time", unit="MB/s", peer="nginx", ratio=0.9),
@@ -175,8 +221,10 @@ FIGURES: Final = (
     Figure(key="idle", what="memory when idle, one worker", unit="MiB", at_most=60),
     Figure(key="busy", what="memory at its highest during these transfers, each worker", unit="MiB", at_most=100),
     *_MOUNT,
+    *_REMOTE,
     *_DAV,
     *_STORES,
+    *_REGISTRIES,
 )
 
 

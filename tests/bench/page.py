@@ -45,11 +45,18 @@ The machine: {machine}.
 - **Create + delete** is `POST` and `DELETE` of one image after the other by each client; not one request failed.
   Each answer comes after the commit is on the disk; commits of concurrent requests share one sync.
 - **Slow uploads** send a few bytes ten times a second. Four clients ask beside them without a pause.
+- **A mount of a server** is measured beside what else mounts the same server, by its WebDAV door, each as it comes and
+  fresh each time. davfs2 fetches the whole of a file when it is opened, so opening counts; rclone reads a tenth as many
+  places at random. Writing ends when the server has the whole file under its name.
 - **WebDAV**: the peers run as they come, each with a log of requests, on folders of the same disk: Apache's `mod_dav`
   on `mpm_event`, nginx with its own module and dav-ext, `rclone serve webdav` without its cache, the command of
   wsgidav. Transfers are as above. Lists are of one folder with 10,000 files of 4 bytes, on a connection of their own;
   "as clients ask" names the five properties that they show (what kind, how large, when changed, when made, ETag).
   For all properties glancefs also sends the metadata of each image.
+- **Registries** are asked directly, without a server or a request around them; PostgreSQL and MariaDB run on the same
+  machine and disk. A page is of all types and states that its reader may see; of the first page and one in the middle,
+  the line has the one that suffers more from the million. Adding is by eight processes of four threads each, which
+  wait for the disk at every image; no two of them ever met in a deadlock, and no revision was lost or used twice.
 - **Memory** is resident memory, shared pages included, of each process.
 """
 

@@ -19,7 +19,7 @@ import pytest
 
 from glancefs.errors import ConfigError, Duplicate, FolderNotEmpty, InvalidQuery, RegistryUnavailable, StaleImage
 from glancefs.model import Image
-from glancefs.registries.base import ImageQuery, Registry, Superseded
+from glancefs.registries.base import Answered, ImageQuery, Registry, Superseded
 from glancefs.registries.folders import Folder, View
 from glancefs.registries.remote import RemoteRegistry
 from tests.contract.registry_company import SHARED, THREADS, count_up, together
@@ -107,6 +107,24 @@ def test_a_refusal_whose_answer_is_lost_is_a_refusal(distance: Distance) -> None
         with pytest.raises(error):
             refused()
     assert distance.near.revision() == image.revision
+
+
+def test_a_key_of_the_callers_tells_afterwards_whether_its_change_was_made(
+    service: RegistryService, distance: Distance
+) -> None:
+    for number, registry in enumerate((service.registry, distance.far)):
+        key = f"a-key-of-the-callers-{number}"
+        assert registry.answered(key) is None
+        added = registry.once(key).add(an_image())
+        assert registry.once(key).add(an_image(name="another")) == added
+        assert registry.answered(key) == Answered(image=added)
+        folder = Folder(path=f"folder-{number}", owner="ann", created_at=NOW)
+        registry.folders.add_folder(folder)
+        registry.once(f"{key}-removed").folders.remove_folder(folder.path, ANN, removed_at=NOW)
+        assert registry.answered(f"{key}-removed") == Answered()
+        with pytest.raises(RegistryUnavailable):
+            registry.once(f"{key}-late", until=time.time() - 1).add(an_image())
+        assert registry.answered(f"{key}-late") is None
 
 
 def test_a_change_that_another_made_alike_is_not_taken_for_our_own(distance: Distance) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.keystone import Account, Keystone
 from tests.support.mounting import eventually
-from tests.support.processes import Processes, product, run
+from tests.support.processes import Argument, Processes, product, run
 from tests.support.servers import Reply, RunningServer, start_server
 
 pytestmark = pytest.mark.needs("keystone")
@@ -144,6 +144,68 @@ def test_an_application_credential_may_do_what_its_rules_say(cloud: Cloud) -> No
     assert cloud.server.ask("GET", "/images", basic(key, secret)).status == 200
     assert post(cloud.server, basic(key, secret)).status == 401
     assert cloud.server.ask("GET", "/images/detail", basic(key, secret)).status == 401
+
+
+@pytest.mark.needs("curl")
+def test_curl_uses_webdav_with_an_application_credential(cloud: Cloud, tmp_path: Path) -> None:
+    key, secret = cloud.alice.application_credential()
+    share, disk = f"{cloud.server.url}/dav", os.urandom(300_000)
+    (tmp_path / "disk.raw").write_bytes(disk)
+
+    def curl(who: str, *words: Argument) -> str:
+        said = ["curl", "--silent", "--output", "got", "--write-out", "%{http_code}", "--user", who]
+        return run([*said, *words], cwd=tmp_path, timeout=150).out
+
+    mine = f"{key}:{secret}"
+    assert curl(mine, "--request", "MKCOL", f"{share}/by-curl/") == "201"
+    assert curl(mine, "--upload-file", "disk.raw", f"{share}/by-curl/disk.raw") == "201"
+    assert curl(mine, f"{share}/by-curl/disk.raw") == "200"
+    assert (tmp_path / "got").read_bytes() == disk
+    # It is an image of the project, for whoever else has a token of it, at every door.
+    found = cloud.server.ask("GET", "/images/detail?name=by-curl/disk.raw&is_public=none", by(cloud.ally)).json[
+        "images"
+    ]
+    assert [image["owner"] for image in found] == [cloud.alice.project_id]
+    assert cloud.server.ask("GET", "/dav/by-curl/disk.raw", by(cloud.ally)).body == disk
+    theirs = ":".join(cloud.bob.application_credential())
+    assert curl(theirs, f"{share}/by-curl/disk.raw") == "404"
+    # Neither a user's own password nor a wrong secret, and a challenge that clients answer with a name and a password.
+    for stranger in (f"alice:{cloud.alice.password}", f"{key}:{secret[:-1]}"):
+        assert curl(stranger, "--request", "PROPFIND", f"{share}/") == "401"
+    refused = cloud.server.ask("MKCOL", "/dav/by-nobody/")
+    assert (refused.status, refused.headers["www-authenticate"].split()[0]) == (401, "Basic")
+
+
+@pytest.mark.needs("rclone")
+def test_rclone_uses_webdav_with_an_application_credential(cloud: Cloud, tmp_path: Path) -> None:
+    key, secret = cloud.alice.application_credential()
+    data = {f"disk-{number}.raw": os.urandom(10_000) for number in range(8)}
+    for folder in ("there", "back"):
+        (tmp_path / folder).mkdir()
+    for name, content in data.items():
+        (tmp_path / "there" / name).write_bytes(content)
+    env = {
+        "RCLONE_CONFIG": os.devnull,
+        "RCLONE_CONFIG_DAV_TYPE": "webdav",
+        "RCLONE_CONFIG_DAV_URL": f"{cloud.server.url}/dav",
+        "RCLONE_CONFIG_DAV_VENDOR": "owncloud",
+        "RCLONE_CONFIG_DAV_USER": key,
+        "RCLONE_CONFIG_DAV_PASS": run(["rclone", "obscure", "-"], stdin=secret.encode()).out.strip(),
+    }
+    run(["rclone", "copy", tmp_path / "there", "dav:by-rclone"], env=env, timeout=300)
+    run(["rclone", "check", tmp_path / "there", "dav:by-rclone"], env=env, timeout=300)
+    run(["rclone", "copy", "dav:by-rclone", tmp_path / "back"], env=env, timeout=300)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "back").iterdir()} == data
+    # The token of the credential is kept: requests do not ask Keystone each.
+    cloud.keystone.process.send(signal.SIGSTOP)
+    try:
+        listed = run(["rclone", "lsf", "dav:by-rclone"], env=env, timeout=300).out
+    finally:
+        cloud.keystone.process.send(signal.SIGCONT)
+    assert listed.split() == sorted(data)
+    stranger = env | {"RCLONE_CONFIG_DAV_USER": key[:-1]}
+    refused = run(["rclone", "--retries", "1", "lsf", "dav:"], env=stranger, expect=None, timeout=300)
+    assert (refused.returncode, "401" in refused.err) == (1, True)
 
 
 def test_neither_tokens_nor_secrets_are_logged(cloud: Cloud) -> None:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
+import re
 import secrets
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,8 @@ pytestmark = [pytest.mark.needs("swift")]
 
 MIB = 1 << 20
 META = {"x-image-meta-name": "disk", "x-image-meta-type": "raw", "content-type": "application/octet-stream"}
+
+ENGINE = r"glancefs\.stores\.objects\.engine"
 
 Glancefs = Callable[..., Finished]
 
@@ -103,12 +107,13 @@ def test_data_move_between_stores_under_the_eyes_of_a_server(
     content = some_bytes(6 * MIB)
     image = node.ask("POST", "/images/", META, content).image
     path = f"/images/{image['id']}"
-    for store in ("s3", "file", "swift"):
+    # On this machine, and by the server on its own.
+    for store, where in (("s3", ["--data", data]), ("file", ["--url", node.url]), ("swift", ["--url", node.url])):
         connection = node.connect()
         connection.request("GET", path)
         slow = connection.getresponse()
         head = slow.read(1000)
-        assert f"is now in {store}" in glancefs("move-data", "disk", "--to", store).out
+        assert f"is now in {store}" in run([product(), "move-data", "disk", "--to", store, *where], env=env).out
         assert head + slow.read() == content
         connection.close()
         assert node.ask("HEAD", path).headers["x-image-meta-store"] == store
@@ -204,6 +209,46 @@ def test_a_download_is_resumed_beneath_the_client(fragile: Swift, processes: Pro
     fragile.start_proxy()
     assert head + answer.read() == content
     connection.close()
+
+
+def test_a_swift_that_dies_in_the_middle_is_one_line_for_the_operator(
+    fragile: Swift, processes: Processes, data: Path
+) -> None:
+    node = start_server(processes, data, env=configure(fragile, stores_swift_retries="1"))
+    content = some_bytes(40 * MIB)
+    path = f"/images/{node.ask('POST', '/images/', META, content).image['id']}"
+    connection = node.connect()
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    head = answer.read(MIB)
+    fragile.kill("proxy")
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        answer.read()
+    connection.close()
+    told = (
+        rf"ERROR {ENGINE}: Store 'swift' failed at reading data: it does not answer \(.*{fragile.ports['proxy']}.*\)$"
+    )
+    node.process.wait_for_line(told)
+    node.process.wait_for_line(rf"ERROR glancefs\.gateway: GET '{path}': The store 'swift' failed at reading data")
+    fragile.start_proxy()
+    assert head == content[:MIB]
+    assert node.ask("GET", path).body == content
+
+    def cut() -> Iterator[bytes]:
+        yield content[: 8 * MIB]
+        fragile.kill("proxy")
+        yield content[8 * MIB : 8 * MIB + 1000]
+
+    refused = node.ask("POST", "/images/", META, cut())
+    assert (refused.status, refused.json["type"]) == (503, "urn:glancefs:error:store-unavailable")
+    node.process.wait_for_line(rf"ERROR {ENGINE}: Store 'swift' failed at keeping data: (it|its login) does not answer")
+    node.process.wait_for_line(r"WARNING gateway\.application: POST '/images/': StoreUnavailable: The store 'swift'")
+    fragile.start_proxy()
+    assert node.ask("GET", path).body == content
+    assert [f"/images/{image['id']}" for image in node.ask("GET", "/images?is_public=none").json["images"]] == [path]
+    assert node.ask("POST", "/images/", META, content).status == 201
+    # Why, once for each time that it died, and once for each request that this cost; nothing else.
+    assert len(re.findall(r"\b(?:WARNING|ERROR|CRITICAL|Traceback)\b", node.process.log())) == 4
 
 
 @pytest.mark.needs("fuse")

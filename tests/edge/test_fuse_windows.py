@@ -3,17 +3,22 @@
 
 import os
 import random
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import trio
 
+from glancefs.cache import BlockCache
 from glancefs.errors import DataMissing, StoreFull
 from glancefs.fuse.bridge import Bridge, open_bridge
 from glancefs.fuse.mapping import WORTH_IT, FileMapping
 from glancefs.fuse.statistics import Statistics
-from glancefs.fuse.windows import LARGEST_REQUEST, PageWindow, StreamWindow, WriteWindow
+from glancefs.fuse.windows import LARGEST_REQUEST, AheadWindow, PageWindow, StreamWindow, WriteWindow
+from glancefs.remote_reader import RemoteReaders
+from tests.support.distance import Distance
+from tests.support.mounting import eventually
 
 
 def crossing(work: Callable[[Bridge], Awaitable[None]]) -> Statistics:
@@ -211,3 +216,39 @@ def test_a_write_that_failed_after_it_was_accepted_is_told_from_then_on() -> Non
 
     statistics = crossing(work)
     assert statistics.hops == 1
+
+
+def test_what_a_remote_reader_has_goes_without_a_hop_and_reads_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    source = Distance(8 * LARGEST_REQUEST)
+    readers = RemoteReaders(source_of=lambda _: source, cache=BlockCache(path=tmp_path, limit=64 << 20))
+    statistics = Statistics()
+
+    async def work(bridge: Bridge) -> None:
+        pages = PageWindow(bridge=bridge, statistics=statistics)
+        with readers.open(source.image) as reader:
+            window = AheadWindow(bridge=bridge, statistics=statistics, pages=pages, reader=reader)
+            source.gate = threading.Event()
+            got: list[bytes] = []
+
+            async def first() -> None:
+                got.append(bytes(await window.read(0, 4096)))
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(first)
+                await trio.to_thread.run_sync(eventually, lambda: source.asked)
+                gate, source.gate = source.gate, None
+                with trio.fail_after(30):
+                    got.append(bytes(await window.read(LARGEST_REQUEST, 4096)))
+                gate.set()
+            assert got == [source.part(LARGEST_REQUEST, LARGEST_REQUEST + 4096), source.part(0, 4096)]
+            for start in range(0, source.size, LARGEST_REQUEST):
+                got_now = bytes(await window.read(start, LARGEST_REQUEST))
+                assert got_now == source.part(start, start + LARGEST_REQUEST)
+            await trio.to_thread.run_sync(eventually, lambda: reader.file is not None)
+            asked = len(source.asked)
+            assert bytes(await window.read(5, 100)) == source.part(5, 105)
+            assert len(source.asked) == asked
+
+    crossing(work)
+    readers.close()
+    assert statistics.cache_hits > 0

@@ -130,7 +130,10 @@ CAPABILITIES = registered(
         Capability(
             name="keystone", present=KEYSTONE.is_file, source="requirements-keystone.lock, by `make setup-test`"
         ),
+        _command("man", "man-db"),
+        _command("mandoc", "mandoc"),
         _command("mariadb", "mariadb-server-core", command="mariadbd"),
+        _command("mariadb-dump", "mariadb-client"),
         Capability(name="netns", present=_namespaces_work, source="a run as root, and the Debian package iproute2"),
         Capability(
             name="netboot",
@@ -145,6 +148,11 @@ CAPABILITIES = registered(
             source="Debian package postgresql-15, which `make setup-test` unpacks",
         ),
         Capability(name="passthrough", present=_passthrough_works, source="a run as root on Linux 6.9 or later"),
+        Capability(
+            name="pg_dump",
+            present=lambda: POSTGRESQL is not None and (POSTGRESQL / "pg_dump").is_file(),
+            source="Debian package postgresql-client-15, which `make setup-test` unpacks",
+        ),
         _command("qemu-img", "qemu-utils"),
         _command("qemu-system-x86_64", "qemu-system-x86"),
         _command("rclone", "rclone"),
@@ -153,6 +161,7 @@ CAPABILITIES = registered(
         _command("mkfs.xfs", "xfsprogs"),
         _command("rsync", "rsync"),
         _command("stress-ng", "stress-ng"),
+        _command("systemd-analyze", "systemd"),
         Capability(
             name="swift",
             present=(SWIFT / "bin" / "swift-proxy-server").is_file,

@@ -350,11 +350,11 @@ def server(kind: str) -> Server:
     return _running[kind]
 
 
-def new_server(kind: str, *, durable: bool = False) -> Server:
-    """Make a server of one's own, which the caller is to remove."""
+def new_server(kind: str | type[Server], *, durable: bool = False) -> Server:
+    """Make a server of one's own, of a kind or of a class, which the caller is to remove."""
     # Not among the tests' own files, which no other user may come near.
     folder = Path("/tmp") / f"glancefs-database-{os.environ[MARK]}-{uuid.uuid4().hex[:8]}"
-    return KINDS[kind](folder, durable=durable)
+    return (KINDS[kind] if isinstance(kind, str) else kind)(folder, durable=durable)
 
 
 def registry_of(kind: str, folder: Path, **options: Any) -> SqlRegistry:

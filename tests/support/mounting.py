@@ -121,7 +121,7 @@ class Mounts:
         self,
         *,
         data: Path | None = None,
-        source: Path | None = None,
+        source: Argument | None = None,
         point: Path | None = None,
         options: Sequence[str] = (),
         command: Sequence[Argument] = (),

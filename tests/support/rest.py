@@ -28,8 +28,9 @@ from gateway.passwords import PasswordFile, RememberedPasswords
 from gateway.rest.door import RestDoor
 from gateway.server import Server
 from glancefs.headers import meta_from_headers
-from glancefs.images import Images
+from glancefs.images import Images, utc_now
 from glancefs.registries.sql import SqlRegistry, registry_url
+from glancefs.relocation import Relocation
 from glancefs.stores.base import Store
 from glancefs.stores.file import FileStore
 from glancefs.stores.memory import MemoryStore
@@ -227,9 +228,10 @@ class RestMaker:
         public_url: str | None = None,
         capacity: int | None = None,
         mounted: Any = None,
+        others: Mapping[str, Store] | None = None,
         **options: Any,
     ) -> Rest:
-        """Make an API that is asked over "wsgi" or "http"; further options are those of Images."""
+        """Make an API that is asked over "wsgi" or "http"; ``others`` are further stores, options those of Images."""
         folder = self._folder / f"data{len(self._closing)}"
         folder.mkdir()
         passwords = folder / "htpasswd"
@@ -242,10 +244,12 @@ class RestMaker:
         )
         metrics = Metrics(routes=ROUTES)
         self._closing.append(metrics.close)
-        images = Images(registry=registry, stores={"file": store}, default_store="file", **options)
+        stores = {"file": store, **(others or {})}
+        images = Images(registry=registry, stores=stores, default_store="file", **options)
+        relocation = Relocation(registry=registry, stores=stores, clock=utc_now)
         health = Health(registry=registry, stores={"file": store})
         application = Application(
-            door=RestDoor(images=images, uploads=metrics.upload),
+            door=RestDoor(images=images, relocation=relocation, uploads=metrics.upload),
             authenticator=HtpasswdAuth(
                 file=PasswordFile(path=passwords), remembered=RememberedPasswords(), admins=("root",)
             ),

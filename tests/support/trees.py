@@ -26,7 +26,7 @@ from glancefs.registries.sql import SqlRegistry, registry_url
 from glancefs.staging import StagedUpload, Staging
 from glancefs.stores.base import Store
 from glancefs.stores.file import FileStore
-from glancefs.tree import Entry, EntryKind, ImageTree
+from glancefs.tree import Entry, EntryKind, ImageTree, Listed
 
 ALICE, BOB = RequestContext(user="alice"), RequestContext(user="bob")
 ADMIN = RequestContext(user="root", is_admin=True)
@@ -129,15 +129,25 @@ def names(tree: ImageTree, path: str = "", *, page_size: int = 1000) -> list[str
 
 
 def walk(tree: ImageTree, path: str = "", *, page_size: int = 2) -> dict[str, Entry]:
-    """List everything below a folder."""
+    """List everything below a folder, in both ways."""
     found: dict[str, Entry] = {}
-    for page in tree.list(path, page_size=page_size):
+    pages = list(tree.list(path, page_size=page_size))
+    briefly = [listed for page in tree.list_briefly(path, page_size=page_size) for listed in page]
+    assert briefly == [brief(tree, entry) for page in pages for entry in page]
+    for page in pages:
         for entry in page:
             assert entry.path not in found, "a folder names everything once"
             found[entry.path] = entry
             if entry.kind is EntryKind.FOLDER:
                 found |= walk(tree, entry.path, page_size=page_size)
     return found
+
+
+def brief(tree: ImageTree, entry: Entry) -> Listed:
+    """Give what a listing says of something."""
+    size = tree.allocated(entry) if entry.image is not None else entry.size
+    told = None if entry.image is not None else entry
+    return Listed(entry.name, entry.kind, entry.key, entry.ino, entry.size, entry.mtime_ns, entry.ctime_ns, size, told)
 
 
 def put_staged(tree: ImageTree, path: str, data: bytes) -> StagedUpload:

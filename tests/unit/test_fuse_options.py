@@ -19,6 +19,12 @@ def test_our_own_options_are_read() -> None:
     assert (said.user, said.public, said.attr_timeout, said.entry_timeout) == ("alice", True, 5.0, 0.5)
 
 
+def test_a_cache_has_a_folder_and_a_size() -> None:
+    said = read_options(["cache=/var/cache/images,cache_size=1G"])
+    assert (said.cache, said.cache_size) == (Path("/var/cache/images"), 1 << 30)
+    assert (MountOptions().cache, MountOptions().cache_size) == (None, 20 << 30)
+
+
 def test_a_later_option_wins() -> None:
     said = read_options(["ro,uid=1", "rw,uid=2"])
     assert (said.read_only, said.uid, said.libfuse) == (False, 2, frozenset())
@@ -55,6 +61,7 @@ def test_a_comma_may_be_part_of_a_value() -> None:
         ("umask", "umask takes an octal number such as 022: umask=…"),
         ("attr_timeout=-1", "attr_timeout takes seconds"),
         ("attr_timeout=nan", "attr_timeout takes seconds"),
+        ("cache_size=lots", "cache_size takes bytes, such as 20G"),
         ("ro=yes", "'ro' is no mount option"),
         ("user=", "user takes a user's name"),
     ],

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a mount elsewhere asks of a server: calls derived from the use cases, so that the two ends can't differ.
+
+Answers for which calls there are, and for which of them change something. Their promises are those of the classes that
+the use cases are made of: `glancefs.images.Images`, `glancefs.folders.Folders` and `glancefs.locks.Locks`. Who asks is
+never said: the server knows.
+
+Threading: built at the first use, and only read afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, Protocol
+
+from glancefs.context import RequestContext
+from glancefs.model import Image, ImageChanges, NewImage
+from glancefs.registries.base import ImageQuery
+from glancefs.registries.calls import Call, calls_of
+from glancefs.registries.folders import Folder, FolderPage, Found
+from glancefs.registries.locks import Touched
+from glancefs.stores.base import Space
+
+PREFIX: Final = "/tree/v1/"
+"""What the paths of all calls begin with."""
+
+WITH_DATA: Final = frozenset({"images/add", "images/upload"})
+"""The calls whose body is a line of arguments, and then the data of an image."""
+
+CHANGES_PATH: Final = "/images/changes"
+"""Where the change feed is."""
+
+LONGEST_WAIT: Final = 30
+"""For how many seconds the change feed waits for news at the most."""
+
+MOST_CHANGES: Final = 1000
+"""How many changes one answer of the feed holds at the most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Greeting:
+    """What a server says of itself and of who asks."""
+
+    user: str | None
+    """As whom the caller is known; None: as nobody."""
+    is_admin: bool
+    identity: str
+    """What no other server's registry has."""
+    largest: int | None
+    """The most bytes that an image may have here; None: any number."""
+
+
+class ServerCalls(Protocol):
+    """Calls that concern the server itself."""
+
+    def greeting(self, context: RequestContext) -> Greeting:
+        """Say who is who."""
+        ...
+
+
+class ImageCalls(Protocol):
+    """See `glancefs.images.Images`."""
+
+    def get(self, context: RequestContext, image_id: str) -> Image:
+        """Give an image."""
+        ...
+
+    def find(self, context: RequestContext, query: ImageQuery) -> Sequence[Image]:
+        """Give one page of images."""
+        ...
+
+    def create(self, context: RequestContext, new: NewImage, *, replacing: str | None = None) -> Image:
+        """Add an image without data."""
+        ...
+
+    def copy(self, context: RequestContext, image_id: str, new: NewImage, *, replacing: str | None = None) -> Image:
+        """Add an image with the data of another."""
+        ...
+
+    def add(self, context: RequestContext, new: NewImage, *, replacing: str | None = None) -> Image:
+        """Add an image with the data that follow."""
+        ...
+
+    def upload(
+        self,
+        context: RequestContext,
+        image_id: str,
+        *,
+        checksum: str | None = None,
+        changes: ImageChanges | None = None,
+        resizes: bool = False,
+    ) -> Image:
+        """Bring the data of a queued image, which follow."""
+        ...
+
+    def declare_size(self, context: RequestContext, image_id: str, size: int) -> Image:
+        """Say anew how large the data of a queued image will be."""
+        ...
+
+    def update(
+        self,
+        context: RequestContext,
+        image_id: str,
+        changes: ImageChanges,
+        *,
+        expected_revision: int | None = None,
+        replacing: str | None = None,
+    ) -> Image:
+        """Change an image's metadata."""
+        ...
+
+    def delete(self, context: RequestContext, image_id: str, *, expected_revision: int | None = None) -> None:
+        """Delete an image."""
+        ...
+
+    def space(self) -> Space | None:
+        """Tell the room for new images."""
+        ...
+
+
+class FolderCalls(Protocol):
+    """See `glancefs.folders.Folders`."""
+
+    def images_in(
+        self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
+    ) -> FolderPage:
+        """Give one page of the images right in a folder."""
+        ...
+
+    def folders_in(
+        self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
+    ) -> Sequence[Folder]:
+        """Give one page of the folders right in a folder."""
+        ...
+
+    def get(self, context: RequestContext, path: str) -> Folder:
+        """Give a folder."""
+        ...
+
+    def first_named(self, context: RequestContext, name: str) -> Image | None:
+        """Give the image that a name means."""
+        ...
+
+    def at(self, context: RequestContext, name: str) -> Found:
+        """Give the image that a name means, and the folder at the same path."""
+        ...
+
+    def first_of_their_names(self, context: RequestContext, image_ids: Collection[str]) -> Collection[str]:
+        """Tell which of these images are what their names mean."""
+        ...
+
+    def make(self, context: RequestContext, path: str) -> Folder:
+        """Make a folder."""
+        ...
+
+    def keep(self, context: RequestContext, path: str) -> None:
+        """Keep a folder that nobody made and whose last file has just gone."""
+        ...
+
+    def remove(self, context: RequestContext, path: str) -> None:
+        """Remove an empty folder."""
+        ...
+
+    def move(self, context: RequestContext, old: str, new: str) -> int:
+        """Rename a folder and everything in it."""
+        ...
+
+    def set_mtime(self, context: RequestContext, path: str, mtime_ns: int) -> Folder:
+        """Set a folder's time of modification."""
+        ...
+
+    def revision(self) -> int:
+        """Give where the change feed ends."""
+        ...
+
+
+class LockCalls(Protocol):
+    """See `glancefs.locks.Locks`."""
+
+    def check(self, context: RequestContext, touched: Collection[Touched]) -> bool:
+        """Raise Locked if a change would meet a lock; give whether there are any locks."""
+        ...
+
+    def forget(self, context: RequestContext, path: str, *, guarding: str | None) -> None:
+        """Remove the locks of what is removed from a path."""
+        ...
+
+
+@cache
+def every_call() -> Mapping[str, Call]:
+    """Give all calls by their names."""
+    return calls_of(
+        {"": ServerCalls, "images": ImageCalls, "folders": FolderCalls, "locks": LockCalls},
+        changes={
+            *("images/create", "images/copy", "images/add", "images/upload", "images/declare_size", "images/update"),
+            *("images/delete", "folders/make", "folders/keep", "folders/remove", "folders/move", "folders/set_mtime"),
+            "locks/forget",
+        },
+        long={"folders/move", "images/copy"},
+        unsaid={"context"},
+    )
