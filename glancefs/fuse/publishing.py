@@ -310,11 +310,17 @@ def _close(
     if piece is not None:
         upload.write_at(*piece, is_noted=False)
     verdict = closing(opener, ino, name)
+    image: Image | None = None
+    failure: Exception | None = None
     if is_simple and (verdict in _PUBLISHING or (verdict is Closing.UNKNOWN and upload.is_written)):
         try:
-            return verdict, tree.publish(upload), None
+            image = tree.publish(upload)
         except (GlancefsError, OSError) as error:
-            return verdict, None, error
-    if piece is not None:
-        upload.note()
-    return verdict, None, None
+            failure = error
+    if piece is not None and image is None:
+        try:
+            upload.note()
+        except GlancefsError as error:
+            # What kept it from becoming an image is told first.
+            failure = failure or error
+    return verdict, image, failure
