@@ -26,6 +26,7 @@ from glancefs.errors import DataMissing
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.mapping import WORTH_IT, FileMapping
 from glancefs.fuse.statistics import Statistics
+from glancefs.fuse.turn import Turn
 from glancefs.remote_reader import RemoteReader
 
 LARGEST_REQUEST: Final = 1 << 20
@@ -152,7 +153,7 @@ class WriteWindow:
     def __init__(self, *, bridge: Bridge, write_at: Callable[[int, bytes | memoryview], int]) -> None:
         self._bridge: Final = bridge
         self._write_at: Final = write_at
-        self._turn: Final = trio.Lock()
+        self._turn: Final = Turn()
         self._gathered = bytearray()
         self._start = 0
         self._waiting: Final[deque[Piece]] = deque()
@@ -203,10 +204,11 @@ class WriteWindow:
         """
         async with self._turn:
             self._check()
-            async with self._progress:
-                while self._waiting or self._is_writing:
-                    await self._progress.wait()
-            self._check()
+            if self._waiting or self._is_writing:
+                async with self._progress:
+                    while self._waiting or self._is_writing:
+                        await self._progress.wait()
+                self._check()
             piece = (self._start, memoryview(self._gathered)) if self._gathered else None
             self._gathered = bytearray()
             self._is_writing = piece is not None
@@ -216,9 +218,8 @@ class WriteWindow:
                 self.error = error if piece is not None else None
                 raise
             finally:
-                async with self._progress:
-                    self._is_writing = False
-                    self._progress.notify_all()
+                # Whoever waits for progress has the turn, which is ours.
+                self._is_writing = False
 
     def drop(self) -> None:
         """Give up what is not written yet: nobody will ever want it."""
