@@ -114,6 +114,12 @@ def _page(pages: Iterator[Sequence[Listed]]) -> Sequence[Listed] | None:
     return next(pages, None)
 
 
+def looked_up(tree: ImageTree, path: str) -> tuple[Entry, int]:
+    """Give what is at a path, and the bytes that it takes on disk. Raises as `ImageTree.lookup` does."""
+    entry = tree.lookup(path)
+    return entry, allocated(tree, entry)
+
+
 def allocated(tree: ImageTree, entry: Entry) -> int:
     """Give the bytes that an entry takes on disk; its size, where the store can't say."""
     if entry.kind is EntryKind.IMAGE:

@@ -14,6 +14,7 @@ import errno
 import logging
 import select
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Final
@@ -24,18 +25,19 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 
 from glancefs import paths
 from glancefs.errors import PathNotFound
-from glancefs.fuse.attributes import Appearance, file_system, fill_in
+from glancefs.fuse.attributes import Appearance, file_system
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.changes import Watcher
 from glancefs.fuse.files import OpenFiles
-from glancefs.fuse.folders import FolderHandle, allocated
+from glancefs.fuse.folders import FolderHandle, looked_up
 from glancefs.fuse.guard import guarded
 from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.fuse.listing import tell_some
 from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.statistics import Statistics
 from glancefs.stores.base import Space
-from glancefs.tree import Entry, EntryKind, ImageTree, Listed
+from glancefs.tree import Entry, EntryKind, ImageTree
 
 _log = logging.getLogger(__name__)
 
@@ -112,9 +114,9 @@ class Operations(pyfuse3.Operations):
         path = self._path(parent_inode, name)
         inode = self._remembered(path)
         if inode is None:
-            try:
-                inode = await self._look(path)
-            except PathNotFound:
+            with suppress(PathNotFound):
+                inode = None if self._is_absent(parent_inode, path) else await self._look(path)
+            if inode is None:
                 self._watcher.was_absent(path, until=trio.current_time() + self._appearance.entry_timeout)
                 return self._appearance.nothing()
         replacement = self.files.replacements.give(ctx.pid, inode)
@@ -138,7 +140,9 @@ class Operations(pyfuse3.Operations):
         path = self._path(parent_inode, name)
         entry = await self._bridge.change(self._tree.make_folder, path)
         self._changed_names(path)
-        return self._told(self._see(entry))
+        inode = self._see(entry)
+        inode.is_whole = True
+        return self._told(inode)
 
     @guarded
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
@@ -197,6 +201,7 @@ class Operations(pyfuse3.Operations):
         self._changed_names(new)
         replaced = self._inodes.at(new)
         if moved is None:
+            self._inodes.doubt(new)
             return
         if replaced is not None and replaced is not moved:
             self._inodes.lose(replaced)
@@ -327,6 +332,8 @@ class Operations(pyfuse3.Operations):
             self._publisher.became(file, entry.image)
         elif entry.path == inode.path:
             self._inodes.refresh(inode, entry, allocated=inode.allocated)
+        else:
+            self._inodes.doubt(entry.path)
 
     # ---- folders
 
@@ -347,29 +354,14 @@ class Operations(pyfuse3.Operations):
             if start_id < place and not pyfuse3.readdir_reply(token, name, self._dots(folder), place):
                 return
         place = max(start_id, _FIRST - 1) - (_FIRST - 1)
+        shown = self._appearance.listing()
         while entries := await folder.at(place):
-            told = self._tell_some(token, folder.path, entries, place + _FIRST)
+            told = tell_some(
+                token, folder.path, entries, place + _FIRST, inodes=self._inodes, shown=shown, tell=self._tell
+            )
             place += told
             if told < len(entries):
                 return
-
-    def _tell_some(self, token: ReaddirToken, folder: str, entries: Sequence[Listed], next_place: int) -> int:
-        """Hand out entries as long as there is room; give how many."""
-        shown = self._appearance.listing()
-        prefix = paths.join(folder, "")
-        inodes = self._inodes
-        for told, listed in enumerate(entries):
-            if listed.entry is not None:
-                if not self._tell(token, listed.entry, listed.allocated, next_place + told):
-                    return told
-                continue
-            inode = inodes.known(listed)
-            fill_in(shown, listed.ino if inode is None else inode.ino, listed)
-            if not pyfuse3.readdir_reply(token, listed.name.encode(), shown, next_place + told):
-                return told
-            inodes.see_listed(inode, prefix + listed.name, listed)
-        self.statistics.inodes = len(inodes)
-        return len(entries)
 
     def _dots(self, folder: FolderHandle) -> EntryAttributes:
         return self._appearance.attributes(self._inodes.at(folder.path) or self._inodes.root)
@@ -468,8 +460,13 @@ class Operations(pyfuse3.Operations):
             return None
         return inode
 
+    def _is_absent(self, folder: int, path: str) -> bool:
+        """Say whether nothing can be at a path, while others' changes are being followed: it has no inode."""
+        known = self._inodes.get(folder)
+        return known is not None and known.is_whole and self._watcher.is_fresh and self._inodes.at(path) is None
+
     async def _look(self, path: str) -> Inode:
-        entry, size = await self._bridge.look(_lookup, self._tree, path)
+        entry, size = await self._bridge.look(looked_up, self._tree, path)
         return self._see(entry, allocated=size)
 
     def _see(self, entry: Entry, *, allocated: int = 0, is_listed: bool = False) -> Inode:
@@ -499,8 +496,3 @@ class Operations(pyfuse3.Operations):
 _OF_OPEN_FILES: Final = frozenset({"read", "write", "flush", "release", "fsync"})
 _WRITING: Final = 0o3 | 0o1000
 """O_ACCMODE and O_TRUNC."""
-
-
-def _lookup(tree: ImageTree, path: str) -> tuple[Entry, int]:
-    entry = tree.lookup(path)
-    return entry, allocated(tree, entry)
