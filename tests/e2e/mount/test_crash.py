@@ -93,7 +93,7 @@ class CrashRun:
         for path in sorted((mount / ".glance" / "pending").iterdir()):
             self.broken_off += 1
             name = path.name.partition("~")[0].removeprefix(".").removesuffix(".tmp")
-            assert name in self.promises.may_hold or path.name.startswith("."), path
+            assert name in self.promises.may_hold or path.name.startswith((".", "recovered-")), path
             path.read_bytes()
             if self.chance.random() < 0.5:
                 path.unlink()
