@@ -83,7 +83,8 @@ lock: setup-test ## pin every package anew; ARGS=--upgrade takes the newest of e
 	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --extra keystone --extra postgresql --extra mariadb \
 	        --extra test --group build \
 	        --output-file requirements-test.lock && \
-	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --constraint requirements-test.lock --output-file requirements.lock && \
+	    $$compile pyproject.toml --extra mount --extra swift --extra s3 --extra keystone --extra postgresql --extra mariadb \
+	        --constraint requirements-test.lock --output-file requirements.lock && \
 	    $$compile --group build --constraint requirements-test.lock --output-file requirements-build.lock && \
 	    $$compile --group keystone-server --output-file requirements-keystone.lock && \
 	    $$compile --group swift-server --output-file requirements-swift.lock

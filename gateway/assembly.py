@@ -76,7 +76,7 @@ def make_registry_application(registry: ServedRegistry, *, token: str | None, me
         metrics=MetricsPage(metrics=metrics, registry=registry, health=health),
         signs=[DoorSign(name="registry", path="/images/", about="The images' metadata, for other servers and mounts.")],
     )
-    return Clocked(application)
+    return Clocked(application, on_close=application.close)
 
 
 def make_authenticator(config: AuthConfig) -> Authenticator:

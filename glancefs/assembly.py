@@ -169,17 +169,26 @@ def _owners(registry: Registry, stores: Iterable[str]) -> Mapping[str, Owner]:
 
 
 def assemble_tree(
-    core: Assembly, *, user: str | None = None, documents: Mapping[str, Callable[[], bytes]] | None = None
+    core: Assembly,
+    *,
+    user: str | None = None,
+    documents: Mapping[str, Callable[[], bytes]] | None = None,
+    context: RequestContext | None = None,
+    since: int | None = None,
 ) -> ImageTree:
     """Put a tree of images on the core, as one user sees it (None: as the admin of this machine); a context manager.
+
+    ``context`` says instead who that is, and nobody may be meant. ``since`` is the time of folders that nobody made, in
+    nanoseconds, which several trees of one mount have in common (None: now).
 
     ``documents`` are further texts in ``.glance/``. What dead mounts of the same user left is in ``.glance/pending``
     at once. Raises StoreUnavailable.
     """
     config = core.config
-    context = RequestContext(user=user, is_admin=user in config.auth.admins)
-    if user is None:
+    if context is None and user is None:
         context = RequestContext(user=LOCAL_USER, is_admin=True)
+    if context is None:
+        context = RequestContext(user=user, is_admin=user in config.auth.admins)
     staging = Staging(folder=_staged_folder(core), user=context.user, max_upload=config.gateway.max_upload)
     tree = ImageTree(
         images=core.images,
@@ -190,8 +199,11 @@ def assemble_tree(
         context=context,
         documents=documents or {},
         public_url=config.gateway.public_url or "",
+        begun=Begun(since=since),
     )
-    tree.recover()
+    # Nobody left anything; what has lost its owner is not theirs.
+    if context.user is not None:
+        tree.recover()
     return tree
 
 

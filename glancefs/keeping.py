@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from glancefs.errors import ChecksumMismatch, DataMissing
 from glancefs.localfile import LocalFile
-from glancefs.measure import MeasuredSource, check_checksum, check_size_allowed
+from glancefs.measure import MeasuredSource, check_checksum, declared_size
 from glancefs.model import Image, Location
 from glancefs.stores.base import AdoptingStore, Source, Store, Stored, copies_data
 
@@ -22,7 +22,7 @@ def keep(store: Store, key: str, source: Source, *, size: int | None, checksum: 
     kept, and a local file is in its place again.
     """
     if isinstance(source, LocalFile) and source.can_be_adopted(store):
-        return _adopt(store, key, source, checksum=checksum, most=most)
+        return _adopt(store, key, source, size=size, checksum=checksum, most=most)
     if isinstance(source, LocalFile):
         # What was hashed while it was written is what is to arrive.
         checksum = checksum or source.checksum
@@ -50,8 +50,10 @@ def keep_copy(store: Store, key: str, image: Image, location: Location, source: 
     return stored
 
 
-def _adopt(store: AdoptingStore, key: str, file: LocalFile, *, checksum: str | None, most: int | None) -> Stored:
-    check_size_allowed(file.size, most=most)
+def _adopt(
+    store: AdoptingStore, key: str, file: LocalFile, *, size: int | None, checksum: str | None, most: int | None
+) -> Stored:
+    declared_size(size, file.size, most=most)
     check_checksum(file.checksum, checksum)
     return store.adopt(key, store.staging_folder / key, checksum=file.checksum)
 

@@ -66,7 +66,9 @@ class RemoteAssembly:
             images=RemoteImages(server=self.server, open_data=self.readers.open),
             folders=RemoteFolders(server=self.server),
             locks=RemoteLocks(server=self.server),
-            staging=Staging(folder=self.staging_folder, user=context.user, max_upload=self.greeting.largest),
+            staging=Staging(
+                folder=self.staging_folder, user=context.user, max_upload=self.greeting.largest, is_passage=True
+            ),
             context=context,
             documents=documents or {},
             is_public=is_public,

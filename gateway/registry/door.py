@@ -11,6 +11,7 @@ Threading: a door is immutable and serves many requests at once.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.asking import json_of, key_of
 from gateway.problems import method_not_allowed, not_found, problem_response
 from gateway.registry.images import ImagesOfRegistry
-from gateway.wsgi import ROUTE_KEY, Request, Response, no_content, whole
-from glancefs.errors import NotAuthenticated
+from gateway.waking import LONGEST_WAIT, Waking
+from gateway.wsgi import POSTPONE_KEY, ROUTE_KEY, Request, Response, no_content, whole
+from glancefs.errors import InvalidRequest, NotAuthenticated
 from glancefs.registries.base import Registry, ServedRegistry
 from glancefs.registries.calls import Call, every_call
 from glancefs.registries.values import to_json
@@ -37,6 +39,10 @@ ROUTES: Final = ("images", "images-detail", "image", *every_call())
 MOST_BODY: Final = 64 << 20
 """The largest body that is read, in bytes; an image with every property as long as it may be has some megabytes."""
 
+_NEWS: Final = "revision"
+"""The call that can be waited with, too."""
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
 Handler = Callable[[], Response]
 
 
@@ -45,6 +51,9 @@ class RegistryDoor:
 
     def __init__(self, *, registry: ServedRegistry) -> None:
         self._registry = registry
+        self._waking = Waking(
+            revision=registry.revision, wait=lambda seconds: registry.wait_for_change(timeout=seconds)
+        )
 
     @staticmethod
     def owns(path: str) -> bool:
@@ -58,7 +67,8 @@ class RegistryDoor:
         return False
 
     def close(self) -> None:
-        """Let go of nothing: it holds nothing."""
+        """Wake nobody any more who waits."""
+        self._waking.close()
 
     def respond(self, request: Request) -> Response:
         """Answer a request. Raises errors of the tree for what did not succeed."""
@@ -83,7 +93,8 @@ class RegistryDoor:
             if call is None:
                 return None
             request.environ[ROUTE_KEY] = call.name
-            return {"POST": lambda: self._call(call, request)}
+            calls: dict[str, Handler] = {"POST": lambda: self._call(call, request)}
+            return calls | {"GET": lambda: self._news(request)} if name == _NEWS else calls
         registry = _once(self._registry, request)
         images = ImagesOfRegistry(registry=registry, base_url=request.base_url)
         match request.path[1:].removesuffix("/").split("/"):
@@ -107,11 +118,34 @@ class RegistryDoor:
                 }
         return None
 
+    def _news(self, request: Request) -> Response:
+        """Give the latest revision: at once if it is another than the caller knows, else when it is, or time is up."""
+        said = dict(request.parameters())
+        known, seconds = _number(said, "since"), _number(said, "wait")
+        revision = self._registry.revision()
+        postpone = request.environ.get(POSTPONE_KEY)
+        if revision == known and seconds and postpone is not None:
+            # Goes out if nothing comes in time; else the same is asked again.
+            self._waking.wake(postpone(min(seconds, LONGEST_WAIT)), since=known)
+        return _answer(revision)
+
     def _call(self, call: Call, request: Request) -> Response:
         arguments = call.arguments(json_of(request, most=MOST_BODY))
         registry: Registry = _once(self._registry, request) if call.changes else self._registry
         answer = call.on(registry, arguments)
-        return whole(200, "application/json", json.dumps({"answer": to_json(answer)}).encode())
+        return _answer(answer)
+
+
+def _answer(answer: object) -> Response:
+    return whole(200, "application/json", json.dumps({"answer": to_json(answer)}).encode())
+
+
+def _number(said: Mapping[str, str], name: str) -> int:
+    text = said.get(name, "0")
+    if not _NUMBER.fullmatch(text):
+        message = f"{name} takes a whole number, not {text[:80]!r}."
+        raise InvalidRequest(message)
+    return int(text)
 
 
 def _once(registry: ServedRegistry, request: Request) -> Registry:
@@ -122,8 +156,13 @@ def _once(registry: ServedRegistry, request: Request) -> Registry:
 class Clocked:
     """An application whose every answer says what time it is here."""
 
-    def __init__(self, application: App) -> None:
+    def __init__(self, application: App, *, on_close: Callable[[], object]) -> None:
         self._application = application
+        self._on_close = on_close
+
+    def close(self) -> None:
+        """Let go of what the application holds."""
+        self._on_close()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes | FileSlice]:
         """Answer one request (PEP 3333)."""

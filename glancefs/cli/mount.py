@@ -9,10 +9,12 @@ Threading: used by the main thread; a mount in the background is a process of it
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
 import select
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,9 +29,14 @@ from glancefs.cli.sweeping import FirstSweep
 from glancefs.errors import ConfigError, Conflict
 
 if TYPE_CHECKING:
+    from glancefs.assembly import Assembly
     from glancefs.config import Config
+    from glancefs.context import RequestContext
     from glancefs.fuse.options import MountOptions
+    from glancefs.fuse.statistics import Statistics
+    from glancefs.fuse.views import TreePerUser
     from glancefs.reporting import Reporter
+    from glancefs.tree import ImageTree
 
 _log = logging.getLogger(__name__)
 
@@ -162,10 +169,14 @@ def serve_mount(
         if reporter is not None:
             reporter.watch(statistics.sample)
 
-    with (
-        assemble(config, migrate=config.registry.startswith(_EMBEDDED)) as core,
-        assemble_tree(core, user=options.user, documents={"stats": statistics.document}) as tree,
-    ):
+    with contextlib.ExitStack() as stack:
+        core = stack.enter_context(assemble(config, migrate=config.registry.startswith(_EMBEDDED)))
+        tree: ImageTree | TreePerUser
+        if options.multiuser:
+            tree = _tree_per_user(core, options)
+        else:
+            documents = {"stats": statistics.document}
+            tree = stack.enter_context(assemble_tree(core, user=options.user, documents=documents))
         sweep = FirstSweep(core)
         if not options.read_only:
             sweep.begin()
@@ -178,6 +189,20 @@ def serve_mount(
                 reporter.stop()
             tell_systemd(address, "STOPPING=1")
             _log.info("%s is unmounted: %s", point, statistics.line())
+
+
+def _tree_per_user(core: Assembly, options: MountOptions) -> TreePerUser:
+    from glancefs.assembly import assemble_tree
+    from glancefs.fuse.users import Users, read_table
+    from glancefs.fuse.views import TreePerUser
+
+    users = Users(table=None if options.users is None else read_table(options.users))
+    since = time.time_ns()
+
+    def make(context: RequestContext, statistics: Statistics) -> ImageTree:
+        return assemble_tree(core, context=context, documents={"stats": statistics.document}, since=since)
+
+    return TreePerUser(users=users, make_tree=make)
 
 
 @click.command()

@@ -51,14 +51,16 @@ def registry(said: Said, *, listen: str | None, workers: int | None, log_level: 
     open_served_registry(config, migrate=config.registry.startswith(_EMBEDDED)).close()
     serving = config.registry_server
     metrics = make_registry_metrics(workers=serving.workers)
-    opened: list[Registry] = []
+    opened: list[Registry | Clocked] = []
 
     def start() -> Clocked:
         from gateway.assembly import make_registry_application
 
         served = open_served_registry(config)
-        opened.append(served)
-        return make_registry_application(served, token=token, metrics=metrics)
+        application = make_registry_application(served, token=token, metrics=metrics)
+        # Nobody is woken any more when the registry is gone.
+        opened.extend((application, served))
+        return application
 
     def stop(_: object) -> None:
         for one in opened:

@@ -56,6 +56,9 @@ class RemoteMount:
         from glancefs.config import cache_folder, remote_from_environment
         from glancefs.credentials import credentials_for
 
+        if options.multiuser:
+            message = "A mount of a server acts as whoever has its credentials: multiuser is for data folders."
+            raise ConfigError(message)
         parts = urlsplit(url)
         if parts.username is not None or parts.password is not None:
             # Not told again: it stands in the list of processes already.

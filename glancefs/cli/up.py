@@ -82,11 +82,13 @@ def up(
 
     MOUNTPOINT is made if it is not there; without one there is no mount.
     """
+    from glancefs.cli.remote_mount import refuse_elsewhere
     from glancefs.cli.serve import refuse_open_door
     from glancefs.config import wants_plain_text
     from glancefs.fuse.options import read_options
 
     options = read_options(said_options)
+    refuse_elsewhere(options)
     config = said.load({"gateway.listen": listen, "gateway.workers": workers})
     refuse_open_door(config, is_insecure=insecure)
     screen = None

@@ -33,6 +33,9 @@ _METADATA_THREADS: Final = 8
 _DATA_THREADS: Final = 32
 """As many as programs that may wait for a commit at once: commits of many share one sync of the registry."""
 
+_WAITING_THREADS: Final = 32
+"""As many as users whose views each wait for others' changes; more take turns."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadlines:
@@ -165,7 +168,7 @@ class Bridge:
         self._metadata: Final = _Lane(threads=_METADATA_THREADS, changes=changes)
         self._data: Final = _Lane(threads=_DATA_THREADS, changes=changes)
         self._notices: Final = _Lane(threads=1, changes=changes)
-        self._waits: Final = trio.CapacityLimiter(1)
+        self._waits: Final = trio.CapacityLimiter(_WAITING_THREADS)
 
     async def look(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Ask for metadata. Raises what the work raises, and TooSlowError."""

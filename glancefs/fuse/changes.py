@@ -175,7 +175,7 @@ class Watcher:
             inode.kind = kind
             inode.allocated = image.size if kind is EntryKind.IMAGE else 0
             notices.contents.append(inode.ino)
-        mtime_ns = mtime_of(image)
-        if (inode.size, inode.mtime_ns) != (image.size, mtime_ns):
-            inode.size, inode.mtime_ns = image.size, mtime_ns
+        now = (image.size, mtime_of(image), image.owner, image.is_public)
+        if (inode.size, inode.mtime_ns, inode.owner, inode.is_public) != now:
+            inode.size, inode.mtime_ns, inode.owner, inode.is_public = now
             notices.attributes.append(inode.ino)

@@ -69,10 +69,9 @@ def _heard(pipe: int, patience: float) -> bytes:
 
 
 def _become_daemon(serve: Serve, pipe: int) -> NoReturn:
-    """Leave the caller's session and terminal for good; never returns into the caller's code."""
+    """Be nobody's child, and once it serves leave the caller's session and terminal; never returns to the caller."""
     status = 1
     try:
-        os.setsid()
         if os.fork():
             os._exit(0)
         os.chdir("/")
@@ -89,6 +88,8 @@ def _become_daemon(serve: Serve, pipe: int) -> NoReturn:
 
 
 def _tell_ready(pipe: int) -> None:
+    # Not before: what systemd's automount waits for, only processes of the group that it has started may reach.
+    os.setsid()
     try:
         os.write(pipe, _READY)
     except BrokenPipeError:

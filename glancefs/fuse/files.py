@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from functools import partial
-from itertools import count
 from typing import Final
 
 from pyfuse3 import FileInfo, FUSEError
@@ -46,7 +46,9 @@ class OpenFiles:
         publisher: Publisher,
         passthrough: Passthrough,
         statistics: Statistics,
+        numbers: Iterator[int],
     ) -> None:
+        """``numbers`` are those that handles get; none comes twice, in other views of the same mount either."""
         self._tree: Final = tree
         self._bridge: Final = bridge
         self._inodes: Final = inodes
@@ -54,9 +56,9 @@ class OpenFiles:
         self._passthrough: Final = passthrough
         self._statistics: Final = statistics
         self._pages: Final = PageWindow(bridge=bridge, statistics=statistics)
-        self._numbers: Final = count(1)
+        self._numbers: Final = numbers
         self._handles: Final[dict[int, AnyHandle]] = {}
-        self.replacements: Final = Replacements(inodes=inodes)
+        self.replacements: Final = Replacements(inodes=inodes, numbers=numbers)
 
     def handle(self, number: int) -> AnyHandle:
         """Give an open file. Raises EBADF for none."""

@@ -9,7 +9,7 @@ Threading: belongs to the loop's thread; pages are fetched in threads.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -24,13 +24,19 @@ _KEPT: Final = 2
 """In pages: the kernel asks again for the entries that did not fit its reader's buffer."""
 
 
+Prepare = Callable[[Iterable[str | None]], None]
+"""Finds out, in a thread, what attributes of images of these owners take."""
+
+
 class FolderHandle:
     """An open folder."""
 
-    def __init__(self, *, tree: ImageTree, bridge: Bridge, path: str) -> None:
+    def __init__(self, *, tree: ImageTree, bridge: Bridge, path: str, prepare: Prepare) -> None:
+        """``prepare`` is called in a thread with the owners of the images that are to be handed out."""
         self.path: Final = path
         self._tree: Final = tree
         self._bridge: Final = bridge
+        self._prepare: Final = prepare
         self._turn: Final = trio.Lock()
         self._pages: Iterator[Sequence[Listed]] | None = None
         self._following: _Following | None = None
@@ -80,7 +86,7 @@ class FolderHandle:
         self._kept.append(page)
 
     def _begin(self, pages: Iterator[Sequence[Listed]]) -> _Following:
-        following = _Following(work=partial(self._bridge.look, _page, pages))
+        following = _Following(work=partial(self._bridge.look, _page, pages, self._prepare))
         self._bridge.start(following.run)
         return following
 
@@ -110,13 +116,18 @@ class _Following:
         return self._page
 
 
-def _page(pages: Iterator[Sequence[Listed]]) -> Sequence[Listed] | None:
-    return next(pages, None)
+def _page(pages: Iterator[Sequence[Listed]], prepare: Prepare) -> Sequence[Listed] | None:
+    page = next(pages, None)
+    if page is not None:
+        prepare(listed.owner for listed in page)
+    return page
 
 
-def looked_up(tree: ImageTree, path: str) -> tuple[Entry, int]:
+def looked_up(tree: ImageTree, path: str, prepare: Prepare) -> tuple[Entry, int]:
     """Give what is at a path, and the bytes that it takes on disk. Raises as `ImageTree.lookup` does."""
     entry = tree.lookup(path)
+    if entry.image is not None:
+        prepare([entry.image.owner])
     return entry, allocated(tree, entry)
 
 

@@ -44,6 +44,9 @@ class Inode:
     ctime_ns: int = 0
     mode: int = 0
     allocated: int = 0
+    owner: str | None = None
+    """Of an image: whose it is."""
+    is_public: bool = False
     lookups: int = 0
     """How many times the kernel was told of it, less what it has forgotten."""
     uses: int = 0
@@ -119,6 +122,7 @@ class Inodes:
         inode.mtime_ns = listed.mtime_ns
         inode.ctime_ns = listed.ctime_ns
         inode.allocated = listed.allocated
+        inode.owner, inode.is_public = listed.owner, listed.is_public
         inode.lookups += 1
         return inode
 
@@ -143,6 +147,8 @@ class Inodes:
         inode.ctime_ns = entry.ctime_ns
         inode.mode = entry.mode
         inode.allocated = allocated
+        if entry.image is not None:
+            inode.owner, inode.is_public = entry.image.owner, entry.image.is_public
 
     def remember(self, inode: Inode, entry: Entry) -> None:
         """Keep an inode's whole entry, for a while."""

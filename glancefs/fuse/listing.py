@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import pyfuse3
-from pyfuse3 import EntryAttributes, ReaddirToken
+from pyfuse3 import ReaddirToken
 
-from glancefs.fuse.attributes import fill_in
-from glancefs.fuse.inodes import Inodes
+from glancefs.fuse.attributes import Appearance
+from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.paths import join
 from glancefs.tree import Entry, Listed
 
@@ -27,22 +27,25 @@ def tell_some(
     next_place: int,
     *,
     inodes: Inodes,
-    shown: EntryAttributes,
-    tell: Callable[[ReaddirToken, Entry, int, int], bool],
+    appearance: Appearance,
+    see: Callable[[Entry, int], Inode],
 ) -> int:
     """Hand out entries of a folder as long as there is room; give how many.
 
-    ``next_place`` is the place behind the first of them, ``shown`` what images have in common, which is written into;
-    ``tell`` hands out an entry that is no image, with the bytes that it takes and the place behind it.
+    ``next_place`` is the place behind the first of them; ``see`` gives the inode of an entry that is no image, and of
+    the bytes that it takes.
     """
-    prefix = join(folder, "")
+    prefix, shown = join(folder, ""), appearance.listing()
     for told, listed in enumerate(entries):
         if listed.entry is not None:
-            if not tell(token, listed.entry, listed.allocated, next_place + told):
+            seen = see(listed.entry, listed.allocated)
+            if not pyfuse3.readdir_reply(token, listed.name.encode(), appearance.attributes(seen), next_place + told):
+                inodes.free_if_unused(seen)
                 return told
+            inodes.count(seen)
             continue
         inode = inodes.known(listed)
-        fill_in(shown, listed.ino if inode is None else inode.ino, listed)
+        appearance.fill_in(shown, listed.ino if inode is None else inode.ino, listed)
         if not pyfuse3.readdir_reply(token, listed.name.encode(), shown, next_place + told):
             return told
         inodes.see_listed(inode, prefix + listed.name, listed)

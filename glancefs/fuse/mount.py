@@ -17,6 +17,7 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -26,19 +27,17 @@ import trio
 from glancefs.errors import ConfigError, GlancefsError
 from glancefs.fuse import table
 from glancefs.fuse.attributes import Appearance
-from glancefs.fuse.bridge import Deadlines, open_bridge
-from glancefs.fuse.changes import Watcher
-from glancefs.fuse.inodes import Inodes
+from glancefs.fuse.bridge import Bridge, Deadlines, open_bridge
 from glancefs.fuse.notices import Kernel
-from glancefs.fuse.operations import Operations
 from glancefs.fuse.options import MountOptions
 from glancefs.fuse.passthrough import Passthrough
-from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.statistics import Statistics
+from glancefs.fuse.views import Shared, TreePerUser, View, Views, open_view
 from glancefs.tree import ImageTree
 
 _log = logging.getLogger(__name__)
 
+_UMASK: Final = 0o022
 _MOST_REQUESTS: Final = 99
 """How many requests are answered at once; a request that waits for a store holds one of these places."""
 _COLLECT_AFTER: Final = 20_000
@@ -57,7 +56,7 @@ class Session:
     def __init__(
         self,
         *,
-        tree: ImageTree,
+        tree: ImageTree | TreePerUser,
         point: Path,
         source: str,
         options: MountOptions,
@@ -94,37 +93,30 @@ class Session:
 
     async def _serve(self) -> None:
         async with open_bridge(statistics=self._statistics, deadlines=self._deadlines) as bridge:
-            inodes, kernel = Inodes(statistics=self._statistics), Kernel()
-            inodes.refresh(inodes.root, await bridge.look(self._tree.lookup, ""), allocated=0)
-            publisher = Publisher(
-                tree=self._tree,
-                bridge=bridge,
-                inodes=inodes,
-                kernel=kernel,
-                statistics=self._statistics,
-                settle_after=self._options.settle,
-            )
-            passthrough = Passthrough(is_wanted=self._options.passthrough)
-            watcher = Watcher(tree=self._tree, bridge=bridge, inodes=inodes, kernel=kernel, statistics=self._statistics)
-            operations = Operations(
-                tree=self._tree,
-                bridge=bridge,
-                inodes=inodes,
-                publisher=publisher,
-                watcher=watcher,
-                appearance=self._appearance(),
-                passthrough=passthrough,
-                statistics=self._statistics,
-                read_only=self._options.read_only,
-            )
-            async with self._mounted(operations):
+            kernel, passthrough = Kernel(), Passthrough(is_wanted=self._options.passthrough)
+            view = await self._view(bridge, kernel, passthrough)
+            async with self._mounted(view.operations):
                 kernel.attach()
                 with passthrough.offered():
-                    await self._answer(operations, watcher, passthrough, kernel)
-            await operations.files.finish()
+                    await self._answer(view, passthrough, kernel)
+            await view.finish()
+
+    async def _view(self, bridge: Bridge, kernel: Kernel, passthrough: Passthrough) -> View | Views:
+        shared = Shared(
+            bridge=bridge,
+            kernel=kernel,
+            passthrough=passthrough,
+            options=self._options,
+            appearance=self._appearance(),
+        )
+        if not isinstance(self._tree, TreePerUser):
+            return await open_view(self._tree, shared, statistics=self._statistics, numbers=count(1))
+        views = Views(self._tree, shared, statistics=self._statistics)
+        await views.begin()
+        return views
 
     @asynccontextmanager
-    async def _mounted(self, operations: Operations) -> AsyncIterator[None]:
+    async def _mounted(self, operations: pyfuse3.Operations) -> AsyncIterator[None]:
         words = {f"fsname={self._source}", f"subtype={table.SUBTYPE}", "default_permissions", *self._options.libfuse}
         try:
             pyfuse3.init(operations, str(self._point), words)
@@ -136,7 +128,7 @@ class Session:
         finally:
             pyfuse3.close()
 
-    async def _answer(self, operations: Operations, watcher: Watcher, passthrough: Passthrough, kernel: Kernel) -> None:
+    async def _answer(self, view: View | Views, passthrough: Passthrough, kernel: Kernel) -> None:
         async with trio.open_nursery() as nursery:
 
             async def main() -> None:
@@ -144,9 +136,9 @@ class Session:
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(main)
-            nursery.start_soon(watcher.run)
+            nursery.start_soon(view.watch)
             # Not by a look at the mount: below systemd's automount that would wait for whoever waits for us.
-            await operations.greeted.wait()
+            await view.operations.greeted.wait()
             passthrough.accept(kernel.device)
             self._read_ahead()
             nursery.start_soon(self._heed_signals)
@@ -158,7 +150,7 @@ class Session:
         return Appearance(
             uid=said.uid,
             gid=said.gid,
-            umask=said.umask,
+            umask=said.umask if said.umask is not None else 0 if said.multiuser else _UMASK,
             attr_timeout=said.attr_timeout,
             entry_timeout=said.entry_timeout,
         )

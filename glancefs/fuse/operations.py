@@ -13,10 +13,9 @@ from __future__ import annotations
 import errno
 import logging
 import select
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import count
 from typing import Final
 
 import pyfuse3
@@ -70,6 +69,7 @@ class Operations(pyfuse3.Operations):
         appearance: Appearance,
         passthrough: Passthrough,
         statistics: Statistics,
+        numbers: Iterator[int],
         read_only: bool = False,
     ) -> None:
         super().__init__()
@@ -81,6 +81,7 @@ class Operations(pyfuse3.Operations):
             publisher=publisher,
             passthrough=passthrough,
             statistics=statistics,
+            numbers=numbers,
         )
         self._tree: Final = tree
         self._bridge: Final = bridge
@@ -89,7 +90,7 @@ class Operations(pyfuse3.Operations):
         self._watcher: Final = watcher
         self._appearance: Final = appearance
         self._read_only: Final = read_only
-        self._numbers: Final = count(1)
+        self._numbers: Final = numbers
         self._folders: Final[dict[int, FolderHandle]] = {}
         self._space: tuple[float, Space | None] | None = None
         self.greeted: Final = trio.Event()
@@ -141,7 +142,7 @@ class Operations(pyfuse3.Operations):
         entry = await self._bridge.change(self._tree.make_folder, path)
         self._changed_names(path)
         inode = self._see(entry)
-        inode.is_whole = True
+        inode.is_whole = self._appearance.shares_names
         return self._told(inode)
 
     @guarded
@@ -342,7 +343,8 @@ class Operations(pyfuse3.Operations):
         """Open a folder."""
         del ctx
         number = next(self._numbers)
-        self._folders[number] = FolderHandle(tree=self._tree, bridge=self._bridge, path=self._inode(inode).path)
+        path, prepare = self._inode(inode).path, self._appearance.prepare
+        self._folders[number] = FolderHandle(tree=self._tree, bridge=self._bridge, path=path, prepare=prepare)
         self.statistics.open_folders = len(self._folders)
         return number
 
@@ -354,10 +356,15 @@ class Operations(pyfuse3.Operations):
             if start_id < place and not pyfuse3.readdir_reply(token, name, self._dots(folder), place):
                 return
         place = max(start_id, _FIRST - 1) - (_FIRST - 1)
-        shown = self._appearance.listing()
         while entries := await folder.at(place):
             told = tell_some(
-                token, folder.path, entries, place + _FIRST, inodes=self._inodes, shown=shown, tell=self._tell
+                token,
+                folder.path,
+                entries,
+                place + _FIRST,
+                inodes=self._inodes,
+                appearance=self._appearance,
+                see=partial(self._see, is_listed=True),
             )
             place += told
             if told < len(entries):
@@ -365,15 +372,6 @@ class Operations(pyfuse3.Operations):
 
     def _dots(self, folder: FolderHandle) -> EntryAttributes:
         return self._appearance.attributes(self._inodes.at(folder.path) or self._inodes.root)
-
-    def _tell(self, token: ReaddirToken, entry: Entry, size: int, next_place: int) -> bool:
-        inode = self._see(entry, allocated=size, is_listed=True)
-        shown = self._appearance.attributes(inode)
-        if pyfuse3.readdir_reply(token, entry.name.encode(), shown, next_place):
-            self._inodes.count(inode)
-            return True
-        self._inodes.free_if_unused(inode)
-        return False
 
     @guarded
     async def releasedir(self, fh: int) -> None:
@@ -466,10 +464,10 @@ class Operations(pyfuse3.Operations):
         return known is not None and known.is_whole and self._watcher.is_fresh and self._inodes.at(path) is None
 
     async def _look(self, path: str) -> Inode:
-        entry, size = await self._bridge.look(looked_up, self._tree, path)
+        entry, size = await self._bridge.look(looked_up, self._tree, path, self._appearance.prepare)
         return self._see(entry, allocated=size)
 
-    def _see(self, entry: Entry, *, allocated: int = 0, is_listed: bool = False) -> Inode:
+    def _see(self, entry: Entry, allocated: int = 0, *, is_listed: bool = False) -> Inode:
         entry = self._publisher.shown(entry)
         inode = self._inodes.see(entry, allocated=allocated, is_listed=is_listed)
         if entry.staged is not None:

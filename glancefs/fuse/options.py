@@ -36,8 +36,8 @@ class MountOptions:
     uid: int = field(default_factory=os.getuid)
     """Whose the files seem to be."""
     gid: int = field(default_factory=os.getgid)
-    umask: int = 0o022
-    """Permission bits that files and folders do not have."""
+    umask: int | None = None
+    """Permission bits that files and folders do not have; None: 0o022, and with `multiuser` none."""
     user: str | None = None
     """As whom images are seen, added and changed; None: as the admin of this machine."""
     public: bool | None = None
@@ -63,6 +63,10 @@ class MountOptions:
     log: Path | None = None
     """The file that gets the log; None: standard error, and of a background mount the system's log."""
     allow_other: bool = False
+    multiuser: bool = False
+    """Whether everybody acts as themselves, rather than as `user`."""
+    users: Path | None = None
+    """The table that says who is who; None: as the password database does."""
     passthrough: bool = True
     """Whether the kernel may read images from the store's files by itself."""
     libfuse: frozenset[str] = frozenset()
@@ -120,6 +124,7 @@ _OURS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = MappingProxyType(
         "cache_size": ("bytes, such as 20G", read_size),
         "settle": ("seconds", _seconds),
         "log": ("a path", _path),
+        "users": ("a path", _path),
     }
 )
 """Our own with a value: what they take, and how it is read."""
@@ -131,6 +136,7 @@ _FLAGS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
         "public": {"public": True},
         "private": {"public": False},
         "allow_other": {"allow_other": True},
+        "multiuser": {"multiuser": True, "allow_other": True},
         "passthrough": {"passthrough": True},
         "no_passthrough": {"passthrough": False},
     }
@@ -171,6 +177,7 @@ def read_options(texts: Iterable[str]) -> MountOptions:
             continue
         else:
             raise ConfigError(_unknown(word))
+    _check(said)
     if said.get("read_only"):
         passed.add("ro")
     if said.get("allow_other"):
@@ -178,6 +185,14 @@ def read_options(texts: Iterable[str]) -> MountOptions:
     if os.getuid():
         passed -= _FORGIVEN_IF_NOT_ROOT
     return replace(MountOptions(), **said, libfuse=frozenset(passed))
+
+
+def _check(said: Mapping[str, Any]) -> None:
+    """Raise ConfigError for options that do not go together."""
+    if said.get("multiuser") and "user" in said:
+        raise ConfigError("With the mount option multiuser everybody acts as themselves, not as one user.")
+    if "users" in said and not said.get("multiuser"):
+        raise ConfigError("The mount option users says who is who, which needs multiuser beside it.")
 
 
 def known_options(texts: Iterable[str]) -> Iterator[str]:

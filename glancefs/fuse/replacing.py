@@ -14,7 +14,7 @@ Threading: belongs to the loop's thread.
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import count
+from collections.abc import Iterator
 from typing import Final
 
 from glancefs.fuse.inodes import Inode, Inodes
@@ -27,10 +27,10 @@ _MOST: Final = 256
 class Replacements:
     """The images of a mount that somebody is about to write anew."""
 
-    def __init__(self, *, inodes: Inodes) -> None:
+    def __init__(self, *, inodes: Inodes, numbers: Iterator[int]) -> None:
         self._inodes: Final = inodes
         self._asked: Final[OrderedDict[int, str]] = OrderedDict()
-        self._numbers: Final = count(1)
+        self._numbers: Final = numbers
         self._given: Final[dict[int, Inode]] = {}
         self._under_way: Final[dict[str, Inode]] = {}
 

@@ -51,10 +51,18 @@ class Statistics:
     ended: deque[Transfer] = field(default_factory=lambda: deque(maxlen=_TOLD))
     """Files that were written, until `sample` takes them."""
 
+    others: list[Statistics] = field(default_factory=list)
+    """Those of the other users of a mount on which everybody acts as themselves."""
+
     def sample(self) -> Sample:
         """Give what the mount is doing, and what has ended since this was asked before; for one asker."""
-        ended = [self.ended.popleft() for _ in range(len(self.ended))]
-        return Sample(under_way=self.under_way(), ended=ended, read=self.bytes_read, written=self.bytes_written)
+        all_of_them = [self, *self.others]
+        return Sample(
+            under_way=[transfer for one in all_of_them for transfer in one.under_way()],
+            ended=[one.ended.popleft() for one in all_of_them for _ in range(len(one.ended))],
+            read=sum(one.bytes_read for one in all_of_them),
+            written=sum(one.bytes_written for one in all_of_them),
+        )
 
     def numbers(self) -> Mapping[str, object]:
         """Give all of them, by name."""

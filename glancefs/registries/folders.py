@@ -62,6 +62,8 @@ class Outline(NamedTuple):
     size: int
     location: str | None
     """The text of its `Location`; None where it has no data."""
+    owner: str | None
+    is_public: bool
     created_at: int
     updated_at: int
     properties: str
@@ -84,6 +86,8 @@ def outline_of(image: Image) -> Outline:
         status=str(image.status),
         size=image.size,
         location=None if image.location is None else str(image.location),
+        owner=image.owner,
+        is_public=image.is_public,
         created_at=int(image.created_at.timestamp()),
         updated_at=int(image.updated_at.timestamp()),
         properties=json.dumps(dict(image.properties)),

@@ -12,9 +12,12 @@ a fork.
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -36,6 +39,18 @@ _PASSED_ON: Final = (
     *(errors.ProtectedImage, errors.StoreFull),
 )
 """Errors that are the asker's own; all others are trouble between us and the registry."""
+
+
+_LONGEST_WAIT: Final = 30
+"""For how many seconds a server lets a request wait for a change, at the most."""
+
+
+@dataclass(slots=True)
+class _Hearing:
+    """Up to which revision changes were heard of; whoever waits for the next one has the lock."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    known: int | None = None
 
 
 class RemoteRegistry:
@@ -70,6 +85,7 @@ class RemoteRegistry:
         except errors.InvalidRequest as error:
             message = f"The registry can't be at this URL. {error}"
             raise errors.ConfigError(message) from None
+        self._hearing = _Hearing()
         self._speak(wire)
 
     def _speak(self, wire: Wire) -> Self:
@@ -156,12 +172,29 @@ class RemoteRegistry:
 
     @property
     def tells_of_changes(self) -> bool:
-        """See `Registry.tells_of_changes`: nobody is told over HTTP."""
-        return False
+        """See `Registry.tells_of_changes`."""
+        return True
 
     def wait_for_change(self, *, timeout: float) -> None:
-        """See `Registry.wait_for_change`."""
-        time.sleep(min(timeout, POLLED))
+        """See `Registry.wait_for_change`: the server answers as soon as there is a change.
+
+        One that does not answer is waited for too; `changes` tells of it. What came before the first call is news.
+        """
+        pause = time.monotonic() + min(timeout, POLLED)
+        with self._hearing.lock:
+            known = self._hearing.known
+            try:
+                if known is None:
+                    self._hearing.known = self.revision()
+                    return
+                wait = min(_LONGEST_WAIT, max(1, math.ceil(timeout)))
+                self._hearing.known = self._wire.news("revision", since=known, wait=wait)
+            except errors.GlancefsError:
+                self._hearing.known = None
+            if self._hearing.known not in {known, None}:
+                return
+        # One that is away, or that can't wait, is asked now and then.
+        time.sleep(max(0.0, pause - time.monotonic()))
 
     def revision(self) -> int:
         """See `Registry.revision`."""

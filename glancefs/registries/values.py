@@ -29,6 +29,8 @@ Reader = Callable[[object], Any]
 
 
 _PAIR: Final = 2
+_TIME_LENGTH: Final = len("2010-02-03 09:34:01")
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 
 def to_json(value: object) -> Any:  # noqa: ANN401, PLR0911 - JSON is anything, and each kind has its line
@@ -38,12 +40,13 @@ def to_json(value: object) -> Any:  # noqa: ANN401, PLR0911 - JSON is anything, 
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return value.astimezone(UTC).isoformat(" ", "seconds")[:_TIME_LENGTH]
     if isinstance(value, Location):
         return str(value)
     if is_dataclass(value):
-        said = {field.name: getattr(value, field.name) for field in fields(value)}
-        return {name: to_json(one) for name, one in said.items() if one is not UNSET}
+        said = {name: getattr(value, name) for name in _names(value.__class__)}
+        # Most fields are what they are in JSON: lists of thousands of images are made of them.
+        return {name: one if type(one) in _PLAIN else to_json(one) for name, one in said.items() if one is not UNSET}
     if isinstance(value, Mapping):
         if all(isinstance(key, str) for key in value):
             return {key: to_json(one) for key, one in value.items()}
@@ -52,6 +55,11 @@ def to_json(value: object) -> Any:  # noqa: ANN401, PLR0911 - JSON is anything, 
         return [to_json(one) for one in value]
     message = f"A registry does not speak in {type(value).__name__}."
     raise TypeError(message)
+
+
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
 
 
 @cache
@@ -160,8 +168,14 @@ def _object_reader(kind: type[Any], *, is_lenient: bool) -> Reader:
     return read
 
 
-def _union_reader(readers: Sequence[Reader]) -> Reader:
+def _union_reader(every: Sequence[Reader]) -> Reader:
+    may_be_none = _read_none in every
+    readers = [one for one in every if one is not _read_none]
+
     def read(value: object) -> object:
+        # Told apart at once: to try the others first costs an error each time.
+        if value is None and may_be_none:
+            return None
         failure: InvalidRequest | None = None
         for one in readers:
             try:

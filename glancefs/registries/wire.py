@@ -138,7 +138,9 @@ class Wire:
         """Make a call. Raises what the other end raises, and the language's ``unavailable`` when it does not answer."""
         call = self._language.calls()[name]
         body = json.dumps({argument: to_json(value) for argument, value in arguments.items()}).encode()
-        status, said = self._ask(call, body)
+        return self._read(call, *self._ask(call, body))
+
+    def _read(self, call: Call, status: int, said: bytes) -> Any:  # noqa: ANN401 - the answer is the call's
         if status != HTTPStatus.OK:
             raise self._language.refusal(self._url, error_of(status, said), URN.encode() in said)
         try:
@@ -146,6 +148,25 @@ class Wire:
         except (ValueError, TypeError, KeyError, errors.InvalidRequest):
             message = f"{self._url} answers with something else than {self._language.what} of this version does."
             raise self._language.unavailable(message) from None
+
+    def news(self, name: str, *, since: int, wait: int) -> Any:  # noqa: ANN401 - the answer is the call's
+        """Ask once, and have it answered when there is something else than ``since``, or after ``wait`` seconds.
+
+        Raises what the other end raises, and the language's ``unavailable`` when it does not answer.
+        """
+        call = self._language.calls()[name]
+        try:
+            response = self._pool.urlopen(
+                "GET",
+                f"{self._path}{name}?since={since}&wait={wait}",
+                headers=self._headers,
+                retries=False,
+                redirect=False,
+                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=wait + self._timeout),
+            )
+        except failures.HTTPError as error:
+            raise self._failure(reason_of(error), is_unknown=False) from None
+        return self._read(call, response.status, response.data)
 
     def close(self) -> None:
         """Let go of the connections; later calls are refused."""

@@ -134,8 +134,7 @@ class ServerConnection:
             try:
                 return self._send_once(name, line, source, size=size, key=key, is_repeated=number > 0)
             except errors.GlancefsError as error:
-                is_broken = isinstance(error, errors.Unavailable | errors.UploadTruncated)
-                if not isinstance(source, LocalFile) or not (is_broken or (number and may_go_on(error))):
+                if not isinstance(source, LocalFile) or not (_is_passing(error) or (number and may_go_on(error))):
                     raise
                 now = time.monotonic()
                 # One that was on its way for long had a network; what counts is how long there was none.
@@ -172,6 +171,11 @@ def _framed(line: bytes, source: Source) -> Iterator[bytes | memoryview]:
     buffer = memoryview(bytearray(BLOCK_SIZE))
     while count := source.readinto(buffer):
         yield bytes(buffer[:count])
+
+
+def _is_passing(error: errors.GlancefsError) -> bool:
+    """Say whether it is the network, or too much to do, that an upload met with, rather than an answer to it."""
+    return type(error) is errors.Unavailable or isinstance(error, errors.UploadTruncated | errors.TooManyUploads)
 
 
 def _refusal(url: str, error: errors.GlancefsError, is_told: bool) -> errors.GlancefsError:  # noqa: FBT001 - one of a language's functions

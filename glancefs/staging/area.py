@@ -80,12 +80,16 @@ class Staging:
         user: str | None,
         max_upload: int | None = None,
         keep_for: timedelta = KEEP_FOR,
+        is_passage: bool = False,
     ) -> None:
+        """``is_passage``: files leave this disk when they are complete, so that what is written need not get there."""
         self._folder: Final = folder
         self._user: Final = user
         self._keep_for: Final = keep_for
         self._executor: Final = ThreadPoolExecutor(max_workers=_HASHERS, thread_name_prefix="hash")
-        self._surroundings: Final = Surroundings(executor=self._executor, disk=Disk(), max_upload=max_upload)
+        self._surroundings: Final = Surroundings(
+            executor=self._executor, disk=Disk(), max_upload=max_upload, is_passage=is_passage
+        )
         self._lock: Final = Lock()
         self._own: _Session | None = None
         self._taken_over: Final[list[_Session]] = []

@@ -43,6 +43,8 @@ class Surroundings:
     executor: Executor
     disk: Disk
     max_upload: int | None
+    is_passage: bool = False
+    """Whether files leave this disk when they are complete, so that what is written need not get there."""
 
 
 class StagedUpload:
@@ -312,6 +314,8 @@ class StagedUpload:
             raise WrongStatus(f"{self.path!r} is closed.")
 
     def _start_writing(self, end: int) -> None:
+        if self._surroundings.is_passage:
+            return
         if end - self._started >= _WRITE_BACK_EVERY:
             start, self._started = self._started, end
             self._surroundings.disk.start_writing(self._descriptor, start, end)

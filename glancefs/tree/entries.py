@@ -95,6 +95,8 @@ class Listed(NamedTuple):
     ctime_ns: int
     allocated: int
     """The bytes that it takes on a disk; its size, where nobody can tell."""
+    owner: str | None
+    is_public: bool
     entry: Entry | None
     """The whole of it; None for an image, of which a listing tells no more."""
 
@@ -125,24 +127,37 @@ def image_entry(path: str, image: Image, *, is_changeable: bool) -> Entry:
 
 def listed_image(name: str, image: Outline, allocated: int | None) -> Listed:
     """Give what a listing says of an image."""
-    id, _, status, size, _, created_at, updated_at, properties = image
+    id, _, status, size, _, owner, is_public, created_at, updated_at, properties = image
     key = f"image:{id}"
     said = None if properties == _NO_PROPERTIES else read_mtime(json.loads(properties).get(MTIME))
+    kind, taken = EntryKind.QUEUED, 0
+    if status == _AVAILABLE:
+        kind, taken = EntryKind.IMAGE, size if allocated is None else allocated
     mtime_ns = created_at * _BILLION if said is None else said
-    if status != _AVAILABLE:
-        return Listed(name, EntryKind.QUEUED, key, inode_number(key), size, mtime_ns, updated_at * _BILLION, 0, None)
-    taken = size if allocated is None else allocated
-    return Listed(name, EntryKind.IMAGE, key, inode_number(key), size, mtime_ns, updated_at * _BILLION, taken, None)
+    ctime_ns = updated_at * _BILLION
+    return Listed(name, kind, key, inode_number(key), size, mtime_ns, ctime_ns, taken, owner, bool(is_public), None)
 
 
 def listed_entries(entries: Sequence[Entry]) -> Sequence[Listed]:
     """Give what a listing says of anything but images."""
-    return [
-        Listed(
-            entry.name, entry.kind, entry.key, entry.ino, entry.size, entry.mtime_ns, entry.ctime_ns, entry.size, entry
-        )
-        for entry in entries
-    ]
+    return [_listed(entry) for entry in entries]
+
+
+def _listed(entry: Entry) -> Listed:
+    image = entry.image
+    return Listed(
+        name=entry.name,
+        kind=entry.kind,
+        key=entry.key,
+        ino=entry.ino,
+        size=entry.size,
+        mtime_ns=entry.mtime_ns,
+        ctime_ns=entry.ctime_ns,
+        allocated=entry.size,
+        owner=None if image is None else image.owner,
+        is_public=image is not None and image.is_public,
+        entry=entry,
+    )
 
 
 def staged_entry(path: str, staged: StagedUpload) -> Entry:

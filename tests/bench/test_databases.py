@@ -83,6 +83,7 @@ def test_a_page_of_many_images(report: Report, filled: dict[int, str], kind: str
                 pages = [replace(query, marker=marker) for marker in (None, "400")]
                 taken = [seconds_for((few, many), page) for page in pages]
                 one, other = max(taken, key=lambda pair: pair[1] / pair[0])
+                assert min(one, other) > 0
                 tell(report, f"{kind}-list-{who}", ours=1 / other, peer=1 / one, runs=taken)
     finally:
         if server is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -26,8 +27,10 @@ from glancefs.stores.file import FileStore
 from tests.e2e.test_tour import matches, steps
 from tests.support.capabilities import POSTGRESQL, ROOT
 from tests.support.databases import Postgres, Server, new_server, server
-from tests.support.processes import product, run
+from tests.support.processes import Processes, product, run
 from tests.support.proxies import Relay
+from tests.support.servers import start_server
+from tests.support.swift import KEY, USER, Swift
 
 PAGES = ROOT / "docs" / "how-to"
 PASSWORD = "the password"
@@ -35,7 +38,7 @@ _MARK = "--- the next command ---"
 # The package is installed here; what asks for a password gets it, since there is no terminal.
 _PREAMBLE = f"""exec 2>&1
 pip() {{ :; }}
-createuser() {{ printf '{PASSWORD}\\n{PASSWORD}\\n' | command createuser "$@" >/dev/null; }}
+createuser() {{ printf '{PASSWORD}\\n{PASSWORD}\\n' | command createuser "$@"; }}
 """
 
 
@@ -64,7 +67,7 @@ class Page:
         assert told
         script = _PREAMBLE + "".join(f"{self.here(step.command)}\necho '{_MARK}'\n" for step in told)
         path = os.pathsep.join([str(product().parent), str(POSTGRESQL), os.environ["PATH"]])
-        known = {"HOME": str(home), "PATH": path} | env
+        known = {"HOME": str(home), "PATH": path, **env}
         printed = run(["setsid", "--wait", "bash", "-c", script], env=known, cwd=home, timeout=300).out
         for step, lines in zip(told, printed.split(f"{_MARK}\n"), strict=False):
             assert matches(step.output, lines.splitlines()), f"$ {step.command}\n{lines}"
@@ -158,3 +161,40 @@ def test_the_page_on_mariadb(shared: Server, tmp_path: Path) -> None:
         (tmp_path / "mariadb.cnf").touch(mode=0o600)
         (tmp_path / "mariadb.cnf").write_text(page.blocks("ini")[0])
         page.check(env=configured(page, tmp_path, tmp_path / "data"), home=tmp_path)
+
+
+def blank(path: Path, mebibytes: int) -> None:
+    with path.open("wb") as file:
+        file.truncate(mebibytes << 20)
+
+
+@pytest.mark.soak
+@pytest.mark.needs("swift", "curl")
+def test_the_page_on_swift(swift: Swift, processes: Processes, tmp_path: Path) -> None:
+    blank(tmp_path / "disk.raw", 40)
+    blank(tmp_path / "kernel", 5)
+    places = {"https://swift.example/auth/v1.0": swift.auth_url, "images:glancefs": USER, '"…"': f'"{KEY}"'}
+    keystone, login, *_ = Page("swift.md", places).blocks("toml")
+    assert keystone.splitlines()[1] == 'default_store = "swift"'
+    (tmp_path / "config.toml").write_text(f'default_store = "swift"\n{login}')
+    env = {"GLANCEFS_CONFIG": str(tmp_path / "config.toml"), "GLANCEFS_DATA": str(tmp_path / "data")}
+    server = start_server(processes, tmp_path / "data", env=env)
+    account = {"ST_AUTH": swift.auth_url, "ST_USER": USER, "ST_KEY": KEY}
+    try:
+        Page("swift.md", {"http://127.0.0.1:9292": server.url}).check(env=env | account, home=tmp_path)
+    finally:
+        # It deletes parts with their image, and then does not find them.
+        run([product("swift"), "delete", "glancefs"], env=account, expect=None)
+
+
+@pytest.mark.needs("swift")
+def test_the_page_on_s3(swift: Swift, tmp_path: Path) -> None:
+    blank(tmp_path / "disk.raw", 40)
+    blank(tmp_path / "kernel", 5)
+    places = {"https://s3.example": swift.url, 'access_key = "…"': f'access_key = "{USER}"', '"…"': f'"{KEY}"'}
+    page = Page("s3.md", places)
+    _, elsewhere = page.blocks("toml")
+    config = f'default_store = "s3"\n{elsewhere}'.replace('"images"', f'"images-{secrets.token_hex(4)}"')
+    (tmp_path / "config.toml").write_text(config)
+    env = {"GLANCEFS_CONFIG": str(tmp_path / "config.toml"), "GLANCEFS_DATA": str(tmp_path / "data")}
+    page.check(env=env, home=tmp_path)

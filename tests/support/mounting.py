@@ -33,6 +33,7 @@ from glancefs.registries.base import ImageQuery
 from tests.support.leaks import mounts_below, unmount
 from tests.support.many_images import START, fill
 from tests.support.processes import Argument, Finished, Process, Processes, product, run
+from tests.support.servers import RunningServer, start_server
 
 LIFE_SECONDS = 300.0
 """How long a mount of a test may live before the watchdog ends it."""
@@ -115,6 +116,9 @@ class Mounts:
     life: float = LIFE_SECONDS
     made: list[Mount] = field(default_factory=list)
     guarded: list[Path] = field(default_factory=list)
+    is_far: bool = False
+    """Whether the images are mounted by way of a server on the data folder."""
+    servers: dict[Path, RunningServer] = field(default_factory=dict)
     dogs: list[threading.Timer] = field(default_factory=list)
 
     def mount(
@@ -127,12 +131,15 @@ class Mounts:
         command: Sequence[Argument] = (),
         **said: Any,
     ) -> Mount:
-        """Mount a data folder, as the configuration ``source`` says if there is one, and wait until it answers.
+        """Mount a data folder, or ``source`` if there is one, and wait until it answers.
 
         ``command`` goes in front of it.
         """
         data = data or self.folder / "data"
         data.mkdir(exist_ok=True)
+        if self.is_far and source is None:
+            source = self.server_of(data).url
+            options = [*options, f"staging={self.folder / 'staging'}"]
         if point is None:
             point = self.folder / f"mount{len(self.made)}"
             point.mkdir()
@@ -145,6 +152,13 @@ class Mounts:
         self.made.append(mount)
         self._watch(mount.point, process.pid)
         return mount
+
+    def server_of(self, data: Path) -> RunningServer:
+        """Give the server on a data folder, which is started where there is none."""
+        server = self.servers.get(data)
+        if server is None or not server.process.running:
+            server = self.servers[data] = start_server(self.processes, data)
+        return server
 
     def guard(self, point: Path, pid: int) -> None:
         """Have a mount that others made, by the process ``pid`` or its children, end in time and at the latest here."""
@@ -200,8 +214,11 @@ def eventually(is_so: Callable[[], object], *, seconds: float = 1.0, patience: f
         time.sleep(0.02)
 
 
-def fill_store(data: Path, count: int) -> None:
-    """Fill an empty data folder with small images, each with its file, in seconds rather than hours."""
+def fill_store(data: Path, count: int, *, folder: str = "") -> None:
+    """Fill an empty data folder with small images, each with its file, in seconds rather than hours.
+
+    ``folder`` is what their names begin with: ``folder/``.
+    """
     data.mkdir(exist_ok=True)
     with assemble(Config.at(data), migrate=True):
         pass
@@ -216,7 +233,7 @@ def fill_store(data: Path, count: int) -> None:
             made = START + timedelta(seconds=number)
             yield Image(
                 id=str(number),
-                name=f"image-{number:06}.qcow2",
+                name=f"{folder}image-{number:06}.qcow2",
                 type=ImageType.MACHINE,
                 status=ImageStatus.AVAILABLE,
                 size=4,

@@ -42,7 +42,7 @@ class RegistryService:
         folder.mkdir(parents=True, exist_ok=True)
         self.registry: ServedRegistry = SqlRegistry(url=registry_url(folder), migrate=True)
         self._metrics = make_registry_metrics(workers=1)
-        application = make_registry_application(self.registry, token=token, metrics=self._metrics)
+        self._application = application = make_registry_application(self.registry, token=token, metrics=self._metrics)
         self._server = Server(
             app_factory=lambda: wrap(application), listen=listen, observer=self._metrics.observe, shutdown_timeout=5
         )
@@ -64,6 +64,7 @@ class RegistryService:
     def stop(self) -> None:
         """End it."""
         self._server.stop()
+        self._application.close()
         self.registry.close()
         self._metrics.close()
 

@@ -145,9 +145,20 @@ def walk(tree: ImageTree, path: str = "", *, page_size: int = 2) -> dict[str, En
 
 def brief(tree: ImageTree, entry: Entry) -> Listed:
     """Give what a listing says of something."""
-    size = tree.allocated(entry) if entry.image is not None else entry.size
-    told = None if entry.image is not None else entry
-    return Listed(entry.name, entry.kind, entry.key, entry.ino, entry.size, entry.mtime_ns, entry.ctime_ns, size, told)
+    image = entry.image
+    return Listed(
+        name=entry.name,
+        kind=entry.kind,
+        key=entry.key,
+        ino=entry.ino,
+        size=entry.size,
+        mtime_ns=entry.mtime_ns,
+        ctime_ns=entry.ctime_ns,
+        allocated=tree.allocated(entry) if image is not None else entry.size,
+        owner=None if image is None else image.owner,
+        is_public=image is not None and image.is_public,
+        entry=entry if image is None else None,
+    )
 
 
 def put_staged(tree: ImageTree, path: str, data: bytes) -> StagedUpload:

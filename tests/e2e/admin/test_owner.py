@@ -42,19 +42,18 @@ def test_what_a_mount_of_root_s_adds_is_the_owner_s(apart: Apart, data: Path) ->
 
 def test_what_commands_of_root_s_make_is_the_owner_s_and_what_they_get_is_root_s(apart: Apart, data: Path) -> None:
     apart.run("chown", f"{NOBODY}:nogroup", data)
-    apart.run(*GLANCEFS, "db", "upgrade", "--data", data)
-    apart.run(*GLANCEFS, "add", "--data", data, "--name", "a", "-", stdin=b"data")
-    apart.run(*GLANCEFS, "add", "--data", data, "--name", "b", "--type", "raw")
-    apart.run(*GLANCEFS, "upload", "--data", data, "b", "-", stdin=b"data")
+    # Each would do it by itself; one process is a sixth of the time.
+    commands = [
+        ["db", "upgrade"],
+        ["add", "--name", "a", "--type", "raw"],
+        ["upload", "a", "/etc/passwd"],
+        ["add", "/etc/group"],
+        ["gc"],
+    ]
+    script = f"from glancefs.cli import main\nfor words in {commands}: assert main([*words, '--data', '{data}']) == 0"
+    apart.run(sys.executable, "-I", "-c", script)
     apart.run(*GLANCEFS, "user", "add", "--data", data, "--password-stdin", "ann", stdin=b"a password\n")
-    apart.run(*GLANCEFS, "gc", "--data", data)
     assert strangers(apart, data) == []
-    assert apart.run(*GLANCEFS, "get", "--data", data, "b", "-o", "-", user=NOBODY).out == "data"
+    assert apart.run(*GLANCEFS, "get", "--data", data, "group", "-o", "-", user=NOBODY).out.startswith("root:")
     apart.run(*GLANCEFS, "get", "--data", data, "a", "-o", "/mnt/got")
     assert apart.run("stat", "-c", "%U", "/mnt/got").out == "root\n"
-
-
-def test_what_is_root_s_stays_root_s(apart: Apart) -> None:
-    data = apart.folder("of-root")
-    apart.run(*GLANCEFS, "add", "--data", data, "--name", "a", "-", stdin=b"data")
-    assert apart.run("find", data, "-not", "-user", "root").out == ""
