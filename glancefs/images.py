@@ -44,7 +44,7 @@ from glancefs.reader import ImageReader, open_reader
 from glancefs.registries.base import ImageQuery, Registry, Superseded
 from glancefs.registries.locks import Presented, Touched
 from glancefs.rules import begun, check_may_add, check_may_say, check_unprotected, in_status, may_change, may_see
-from glancefs.stores.base import Source, Space, Store, Stored, has_real_files
+from glancefs.stores.base import Source, Space, Store, Stored, allocated_at, has_real_files
 
 _log = logging.getLogger(__name__)
 
@@ -135,13 +135,7 @@ class Images:
 
     def allocated_at(self, locations: Sequence[str]) -> Sequence[int | None]:
         """Give the bytes that data take on local disks, by the texts of their locations; None where nobody can tell."""
-        found: dict[str, int | None] = {}
-        for name, store in self._stores.items():
-            if has_real_files(store):
-                prefix = f"{name}:"
-                here = [text for text in locations if text.startswith(prefix)]
-                found.update(zip(here, store.allocated_by_key(text[len(prefix) :] for text in here), strict=True))
-        return [found.get(text) for text in locations]
+        return allocated_at(self._stores, locations)
 
     # ---- adding
 

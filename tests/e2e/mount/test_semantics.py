@@ -267,22 +267,6 @@ def test_unfinished(mounts: Mounts) -> None:
     assert (again / ".glance/pending/.a").read_bytes() == b"data"
 
 
-@pytest.mark.promise(
-    "A small file whose last close was being answered when its mount was killed may be in `.glance/pending` as "
-    "`recovered-KEY`: its name is lost, not its data."
-)
-def test_nameless(mounts: Mounts) -> None:
-    mounted = mounts.mount()
-    (mounted / ".a").write_bytes(b"data")
-    mounted.kill()
-    # What such a death leaves: the data alone.
-    (known,) = mounted.data.glob("images/incoming/staged/*/*.json")
-    known.unlink()
-    again = mounts.mount()
-    assert (again / f".glance/pending/recovered-{known.stem}").read_bytes() == b"data"
-    assert "WARNING" not in again.log()
-
-
 # ---- data never change
 
 
