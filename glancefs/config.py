@@ -14,6 +14,7 @@ Threading: values are frozen; reading is done once, at start.
 from __future__ import annotations
 
 import os
+import pwd
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -237,7 +238,13 @@ def wants_plain_text(environ: Mapping[str, str] | None = None) -> bool:
 
 
 def _home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME") or "/")
+    if said := environ.get("HOME"):
+        return Path(said)
+    # mount(8) and systemd say none.
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path("/")
 
 
 def _overrides(values: Mapping[str, object]) -> dict[str, Said]:

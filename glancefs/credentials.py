@@ -67,19 +67,11 @@ def _private_text(file: Path) -> str:
     except OSError as error:
         message = f"The credentials can't be read: {file}: {error.strerror}."
         raise ConfigError(message) from None
-    with os.fdopen(descriptor, "rb") as opened:
-        # The one that was opened, not what is at the path by now.
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            message = f"{file} is no file that can hold credentials."
-            raise ConfigError(message)
-        if status.st_uid not in {0, os.geteuid()}:
-            message = f"{file} belongs to somebody else; credentials are taken from your own files and root's."
-            raise ConfigError(message)
-        if status.st_mode & 0o077:
-            message = f"{file} can be read by others; `chmod 600 {file}` ends that."
-            raise ConfigError(message)
-        data = opened.read(_LARGEST + 1)
+    try:
+        _check_private(file, os.fstat(descriptor))
+        data = os.read(descriptor, _LARGEST + 1)
+    finally:
+        os.close(descriptor)
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -88,6 +80,19 @@ def _private_text(file: Path) -> str:
         message = f"{file} holds no credentials: user=… and password=…, or token=…."
         raise ConfigError(message)
     return text
+
+
+def _check_private(file: Path, status: os.stat_result) -> None:
+    """Look at the file that was opened, and not at what is at its path by now. Raises ConfigError."""
+    if not stat.S_ISREG(status.st_mode):
+        message = f"{file} is no file that can hold credentials."
+        raise ConfigError(message)
+    if status.st_uid not in {0, os.geteuid()}:
+        message = f"{file} belongs to somebody else; credentials are taken from your own files and root's."
+        raise ConfigError(message)
+    if status.st_mode & 0o077:
+        message = f"{file} can be read by others; `chmod 600 {file}` ends that."
+        raise ConfigError(message)
 
 
 def _from_netrc(host: str, user: str | None) -> Credentials | None:

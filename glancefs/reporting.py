@@ -81,9 +81,12 @@ class Reporter:
         self._end: Final = end
         self._stopping: Final = threading.Event()
         self._thread: threading.Thread | None = None
+        self.before_ready: Callable[[], None] = _nothing
+        """Called in the process that is ready, before it says so."""
 
     def ready(self, addresses: Sequence[str]) -> None:
         """Say that the door answers, and where."""
+        self.before_ready()
         self._send({"ready": list(addresses)})
 
     def failed(self, error: GlancefsError) -> None:
@@ -162,6 +165,10 @@ class Reports:
     def close(self) -> None:
         """Listen no more."""
         self._end.close()
+
+
+def _nothing() -> None:
+    pass
 
 
 def reporting() -> tuple[Reporter, Reports]:

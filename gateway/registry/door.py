@@ -39,8 +39,11 @@ ROUTES: Final = ("images", "images-detail", "image", *every_call())
 MOST_BODY: Final = 64 << 20
 """The largest body that is read, in bytes; an image with every property as long as it may be has some megabytes."""
 
-_NEWS: Final = "revision"
-"""The call that can be waited with, too."""
+MOST_CHANGES: Final = 1000
+"""How many changes who waits for them is told at once."""
+
+_NEWS: Final = "changes"
+"""The call whose answer can be waited for, too."""
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 Handler = Callable[[], Response]
@@ -119,15 +122,15 @@ class RegistryDoor:
         return None
 
     def _news(self, request: Request) -> Response:
-        """Give the latest revision: at once if it is another than the caller knows, else when it is, or time is up."""
+        """Tell what changed after a revision: at once if there is something, else when there is, or time is up."""
         said = dict(request.parameters())
-        known, seconds = _number(said, "since"), _number(said, "wait")
-        revision = self._registry.revision()
+        since, seconds = _number(said, "since", 0), _number(said, "wait", 0)
+        changes = self._registry.changes(since=since, limit=min(_number(said, "limit", MOST_CHANGES), MOST_CHANGES))
         postpone = request.environ.get(POSTPONE_KEY)
-        if revision == known and seconds and postpone is not None:
+        if changes.revision == since and seconds and postpone is not None:
             # Goes out if nothing comes in time; else the same is asked again.
-            self._waking.wake(postpone(min(seconds, LONGEST_WAIT)), since=known)
-        return _answer(revision)
+            self._waking.wake(postpone(min(seconds, LONGEST_WAIT)), since=since)
+        return _answer(changes)
 
     def _call(self, call: Call, request: Request) -> Response:
         arguments = call.arguments(json_of(request, most=MOST_BODY))
@@ -140,8 +143,8 @@ def _answer(answer: object) -> Response:
     return whole(200, "application/json", json.dumps({"answer": to_json(answer)}).encode())
 
 
-def _number(said: Mapping[str, str], name: str) -> int:
-    text = said.get(name, "0")
+def _number(said: Mapping[str, str], name: str, default: int) -> int:
+    text = said.get(name, str(default))
     if not _NUMBER.fullmatch(text):
         message = f"{name} takes a whole number, not {text[:80]!r}."
         raise InvalidRequest(message)

@@ -19,7 +19,9 @@ from hashlib import sha256
 from typing import Any, Final
 
 from gateway.asking import json_in, json_of, key_of
+from gateway.bodies import DATA_TYPE
 from gateway.problems import method_not_allowed, not_found, problem_response
+from gateway.rest.lists import JSON_TYPE
 from gateway.wsgi import ROUTE_KEY, Request, Response, no_content, whole
 from glancefs.assembly import Assembly
 from glancefs.context import RequestContext
@@ -31,7 +33,7 @@ from glancefs.registries.folders import Folder
 from glancefs.registries.values import reader_of, to_json
 from glancefs.registries.wire import TIME_HEADER
 from glancefs.remote.calls import PREFIX, WITH_DATA, every_call
-from glancefs.remote.served import OwnLocks, Served, told
+from glancefs.remote.served import OwnLocks, Served, check_bounds, told
 
 ROUTES: Final = tuple(f"tree/{name}" for name in every_call())
 """The names of the routes, for metrics and logs."""
@@ -65,7 +67,8 @@ class Calls:
         if call.changes and request.context.user is None:
             message = "Only a known user may change anything: log in."
             raise NotAuthenticated(message)
-        answer = {"answer": to_json(self._answer(call, request))}
+        _check_kind(call, request)
+        answer = {"answer": to_json(self._answer(call, request), is_brief=True)}
         headers = [(TIME_HEADER, f"{time.time():.3f}"), ("Cache-Control", "no-store")]
         return whole(200, "application/json", f"{json.dumps(answer)}\n".encode(), headers)
 
@@ -104,6 +107,7 @@ class Calls:
         if isinstance(said, dict) and _TOKENS in said:
             tokens = _read_tokens(said.pop(_TOKENS))
         arguments: dict[str, Any] = call.arguments(said)
+        check_bounds(arguments)
         return arguments, replace(request.context, lock_tokens=tokens)
 
     def _take(self, core: Assembly, call: Call, request: Request) -> Image:
@@ -124,6 +128,17 @@ class Calls:
                 new = arguments.pop("new")
                 return core.images.add(context, new, source, size=size, **arguments)
             return core.images.upload(context, arguments.pop("image_id"), source, size=size, **arguments)
+
+
+def _check_kind(call: Call, request: Request) -> None:
+    """Raise InvalidRequest for a body that does not say what it is.
+
+    A page in a browser on this machine may send a plain form anywhere, but nothing that says so without being asked.
+    """
+    kind = DATA_TYPE if call.name in WITH_DATA else JSON_TYPE
+    if request.content_type != kind:
+        message = f"The body of this call is {kind}, and says so in its Content-Type."
+        raise InvalidRequest(message)
 
 
 def _with_context(call: Call, arguments: Mapping[str, Any], context: object) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, NoReturn
 
 from glancefs.errors import ConfigError, GlancefsError
@@ -112,16 +113,17 @@ def _become(
         nowhere = os.open(os.devnull, os.O_RDONLY)
         for target, source in ((0, nowhere), (1, log), (2, log)):
             os.dup2(source, target)
-        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(signal.SIGTERM))
+        _stay_with(parent)
+        # Who has become another user of files since (setfsuid(2)) would outlive its parent.
+        reporter.before_ready = partial(_stay_with, parent)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         for number in _SIGNALS:
             signal.signal(number, _end)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if os.getppid() == parent:
-            work(reporter)
-            status = 0
+        work(reporter)
+        status = 0
     except GlancefsError as error:
         reporter.failed(error)
     except SystemExit as error:
@@ -133,6 +135,13 @@ def _become(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def _stay_with(parent: int) -> None:
+    """Be ended when the parent is; one that has died already ends this process now."""
+    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, int(signal.SIGTERM))
+    if os.getppid() != parent:
+        sys.exit(FAILED)
 
 
 def _end(number: int, _frame: object) -> None:

@@ -43,7 +43,10 @@ class Inventory:
 
     def _ask(self) -> None:
         from glancefs.assembly import assemble
+        from glancefs.cli.owner import act_as_owner
 
+        # Of this thread alone, as each door does for itself.
+        act_as_owner(self._config.data)
         while not self._stopping.is_set():
             try:
                 with assemble(self._config) as core:

@@ -32,7 +32,7 @@ from glancefs.registries.locks import Lock, Presented, Touched
 from glancefs.registries.wire import PREFIX, Language, Wire
 
 _AT_ONCE: Final = 1000
-"""How many locations or identifiers are asked about in one call."""
+"""How many locations or identifiers are asked about in one call, and how many changes."""
 
 _PASSED_ON: Final = (
     *(errors.InvalidRequest, errors.ImageNotFound, errors.PathNotFound, errors.LockNotFound, errors.Conflict),
@@ -51,6 +51,9 @@ class _Hearing:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     known: int | None = None
+    news: tuple[int, Changes] | None = None
+    """What was heard last, and after which revision that is; it need not be asked for again."""
+    heard_at: float = float("-inf")
 
 
 class RemoteRegistry:
@@ -167,6 +170,9 @@ class RemoteRegistry:
 
     def changes(self, *, since: int, limit: int = 1000) -> Changes:
         """See `Registry.changes`."""
+        news, self._hearing.news = self._hearing.news, None
+        if news is not None and news[0] == since and limit >= _AT_ONCE:
+            return news[1]
         changes: Changes = self._wire.call("changes", since=since, limit=limit)
         return changes
 
@@ -178,22 +184,26 @@ class RemoteRegistry:
     def wait_for_change(self, *, timeout: float) -> None:
         """See `Registry.wait_for_change`: the server answers as soon as there is a change.
 
-        One that does not answer is waited for too; `changes` tells of it. What came before the first call is news.
+        Where they come one after the other, four times a second. A server that does not answer is waited for too;
+        `changes` tells of it. What came before the first call is news.
         """
-        pause = time.monotonic() + min(timeout, POLLED)
-        with self._hearing.lock:
-            known = self._hearing.known
+        hearing = self._hearing
+        with hearing.lock:
+            pause = time.monotonic() + min(timeout, POLLED)
+            known = hearing.known
             try:
                 if known is None:
-                    self._hearing.known = self.revision()
+                    hearing.known = self.revision()
                     return
                 wait = min(_LONGEST_WAIT, max(1, math.ceil(timeout)))
-                self._hearing.known = self._wire.news("revision", since=known, wait=wait)
+                news: Changes = self._wire.news("changes", since=known, wait=wait, limit=_AT_ONCE)
             except errors.GlancefsError:
-                self._hearing.known = None
-            if self._hearing.known not in {known, None}:
-                return
-        # One that is away, or that can't wait, is asked now and then.
+                hearing.known = None
+            else:
+                if news.revision != known:
+                    hearing.known, hearing.news = news.revision, (known, news)
+                    pause = hearing.heard_at + POLLED
+                    hearing.heard_at = max(time.monotonic(), pause)
         time.sleep(max(0.0, pause - time.monotonic()))
 
     def revision(self) -> int:

@@ -33,8 +33,8 @@ _TIME_LENGTH: Final = len("2010-02-03 09:34:01")
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 
 
-def to_json(value: object) -> Any:  # noqa: ANN401, PLR0911 - JSON is anything, and each kind has its line
-    """Give a value as what `json` writes."""
+def to_json(value: object, *, is_brief: bool = False) -> Any:  # noqa: ANN401, PLR0911 - JSON is anything, and each kind has its line
+    """Give a value as what `json` writes; if ``is_brief``, without fields that are what they are when nobody says."""
     if isinstance(value, Enum):
         return value.value
     if value is None or isinstance(value, (str, int)):
@@ -44,22 +44,36 @@ def to_json(value: object) -> Any:  # noqa: ANN401, PLR0911 - JSON is anything, 
     if isinstance(value, Location):
         return str(value)
     if is_dataclass(value):
-        said = {name: getattr(value, name) for name in _names(value.__class__)}
-        # Most fields are what they are in JSON: lists of thousands of images are made of them.
-        return {name: one if type(one) in _PLAIN else to_json(one) for name, one in said.items() if one is not UNSET}
+        return _object_to_json(value, is_brief=is_brief)
     if isinstance(value, Mapping):
         if all(isinstance(key, str) for key in value):
-            return {key: to_json(one) for key, one in value.items()}
-        return [[to_json(key), to_json(one)] for key, one in value.items()]
+            return {key: to_json(one, is_brief=is_brief) for key, one in value.items()}
+        return [[to_json(one, is_brief=is_brief) for one in pair] for pair in value.items()]
     if isinstance(value, Collection):
-        return [to_json(one) for one in value]
+        return [to_json(one, is_brief=is_brief) for one in value]
     message = f"A registry does not speak in {type(value).__name__}."
     raise TypeError(message)
 
 
+def _object_to_json(value: object, *, is_brief: bool) -> dict[str, Any]:
+    said: dict[str, Any] = {}
+    kind: Any = type(value)
+    for name, default in _defaults(kind):
+        one = getattr(value, name)
+        if one is UNSET or (is_brief and one == default):
+            continue
+        # Most fields are what they are in JSON: lists of thousands of images are made of them.
+        said[name] = one if type(one) in _PLAIN else to_json(one, is_brief=is_brief)
+    return said
+
+
 @cache
-def _names(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+def _defaults(kind: type[Any]) -> tuple[tuple[str, object], ...]:
+    """Give the fields of a class, and what each is when nobody says; `MISSING` for those that must be said."""
+    return tuple(
+        (field.name, field.default if field.default_factory is MISSING else field.default_factory())
+        for field in fields(kind)
+    )
 
 
 @cache

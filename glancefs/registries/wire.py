@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import urlencode
 
 import urllib3
 from urllib3 import exceptions as failures
@@ -149,8 +150,12 @@ class Wire:
             message = f"{self._url} answers with something else than {self._language.what} of this version does."
             raise self._language.unavailable(message) from None
 
-    def news(self, name: str, *, since: int, wait: int) -> Any:  # noqa: ANN401 - the answer is the call's
-        """Ask once, and have it answered when there is something else than ``since``, or after ``wait`` seconds.
+    def give_up_soon(self) -> None:
+        """Say that the server is known to be away: for a moment, calls are tried once and no more."""
+        self._line.failed_at = time.monotonic()
+
+    def news(self, name: str, /, *, wait: int, **arguments: int) -> Any:  # noqa: ANN401 - the answer is the call's
+        """Ask once, and have it answered as soon as there is something to tell, or after ``wait`` seconds.
 
         Raises what the other end raises, and the language's ``unavailable`` when it does not answer.
         """
@@ -158,7 +163,7 @@ class Wire:
         try:
             response = self._pool.urlopen(
                 "GET",
-                f"{self._path}{name}?since={since}&wait={wait}",
+                f"{self._path}{name}?{urlencode({**arguments, 'wait': wait})}",
                 headers=self._headers,
                 retries=False,
                 redirect=False,

@@ -188,11 +188,20 @@ class LockCalls(Protocol):
         ...
 
 
+ROOMS: Final[Mapping[str, type]] = {
+    "": ServerCalls,
+    "images": ImageCalls,
+    "folders": FolderCalls,
+    "locks": LockCalls,
+}
+"""The protocols, by the first part of their calls' names."""
+
+
 @cache
 def every_call() -> Mapping[str, Call]:
     """Give all calls by their names."""
     return calls_of(
-        {"": ServerCalls, "images": ImageCalls, "folders": FolderCalls, "locks": LockCalls},
+        ROOMS,
         changes={
             *("images/create", "images/copy", "images/add", "images/upload", "images/declare_size", "images/update"),
             *("images/delete", "folders/make", "folders/keep", "folders/remove", "folders/move", "folders/set_mtime"),

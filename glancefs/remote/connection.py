@@ -77,6 +77,8 @@ class ServerConnection:
             tries=_READ_TRIES,
         )
         """The documented client, for reading data."""
+        self._silent_since: float | None = None
+        """Since when questions for changes find nobody."""
 
     def close(self) -> None:
         """Let go of the connections; may be called twice."""
@@ -101,7 +103,15 @@ class ServerConnection:
     def changes(self, since: int, *, wait: int = 0, limit: int) -> Changes:
         """Give what changed after a revision; with ``wait`` wait for it, for so many seconds. Raises Unavailable."""
         query = urlencode({"since": since, "wait": wait, "limit": limit})
-        said = self._transport.read_json(self._transport.request("GET", f"{CHANGES_PATH}?{query}"))
+        try:
+            said = self._transport.read_json(self._transport.request("GET", f"{CHANGES_PATH}?{query}"))
+        except errors.Unavailable:
+            # A server that is restarted is waited for; one that stays away is not, by each call anew.
+            self._silent_since = self._silent_since or time.monotonic()
+            if time.monotonic() - self._silent_since > self.timeout:
+                self._wire.give_up_soon()
+            raise
+        self._silent_since = None
         try:
             changes: Changes = _read_changes(said["changes"])
         except (KeyError, TypeError, errors.InvalidRequest):

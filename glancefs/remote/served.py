@@ -9,22 +9,25 @@ Threading: thread-safe, as the use cases are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from glancefs.context import RequestContext
-from glancefs.errors import Forbidden
+from glancefs.errors import Forbidden, InvalidQuery
 from glancefs.folders import Folders
 from glancefs.images import Images
 from glancefs.locks import Locks
 from glancefs.model import Image, ImageStatus, ImageType
-from glancefs.registries.base import Changes
+from glancefs.registries.base import Changes, ImageQuery
 from glancefs.registries.folders import FolderPage, Found
 from glancefs.registries.locks import Touched
 from glancefs.remote.calls import Greeting
 from glancefs.rules import may_see
+
+MOST_AT_ONCE: Final = 1000
+"""How many things one call may ask for, or about."""
 
 _LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -60,6 +63,19 @@ class OwnLocks:
         """See `Locks.forget`. Raises Forbidden for somebody else's."""
         _refuse_others(context, guarding)
         self._locks.forget(context, path, guarding=guarding)
+
+
+def check_bounds(arguments: Mapping[str, object]) -> None:
+    """Raise InvalidQuery for arguments that ask for more at a time than one answer may hold."""
+    query = arguments.get("query")
+    limit = query.limit if isinstance(query, ImageQuery) else arguments.get("limit", 0)
+    if isinstance(limit, int) and not 0 <= limit <= MOST_AT_ONCE:
+        message = f"A page holds from 0 to {MOST_AT_ONCE}."
+        raise InvalidQuery(message)
+    for value in arguments.values():
+        if isinstance(value, Collection) and not isinstance(value, str) and len(value) > MOST_AT_ONCE:
+            message = f"No more than {MOST_AT_ONCE} can be asked about at a time."
+            raise InvalidQuery(message)
 
 
 def told(answer: object) -> object:

@@ -24,6 +24,7 @@ from glancefs.transport import Credentials
 from tests.contract.use_case_contract import DATA, add, data_of, everything, local_file, new
 from tests.support.processes import free_port
 from tests.support.proxies import Proxy, Trouble
+from tests.support.registries import TOKEN, RegistryService
 from tests.support.use_cases import Caller, Far
 
 BIG = DATA * 8
@@ -77,6 +78,31 @@ def test_a_change_whose_answers_are_lost_is_made_once_and_answered(distance: Dis
     # Each row that changed did so once: the revisions are without a gap.
     revisions = sorted([*(image.revision for image in changes.images), *(one.revision for one in changes.folders)])
     assert revisions == list(range(before + 1, changes.revision + 1))
+
+
+def test_a_change_is_made_once_where_the_registry_is_far_away_too(tmp_path: Path) -> None:
+    with RegistryService(tmp_path / "registry") as service:
+        place = Far(tmp_path / "data", said={"registry": service.url, "registry_token": TOKEN}, timeout=30)
+        near = place.caller("ann")
+        image = add(near, "a/1")
+        with Proxy(place.server.url) as proxy:
+            place.between = lambda _: proxy.url
+            far = place.caller("ann")
+            far.folders.revision()
+            since = near.folders.revision()
+            proxy.next = [Trouble.LOSE_ANSWER]
+            far.images.delete(far.context, image.id)
+            proxy.next = [Trouble.LOSE_ANSWER]
+            assert far.folders.make(far.context, "f").path == "f"
+            with local_file(tmp_path / "file") as file:
+                proxy.next = [Trouble.LOSE_ANSWER]
+                added = far.images.add(far.context, new(), file)
+            far.folders.wait_for_change(1)
+            changes = far.folders.changes(since)
+        assert [one.id for one in changes.images] == [image.id, added.id]
+        assert [one.id for one in everything(near)] == [added.id]
+        assert _files(place) == 1
+        place.close()
 
 
 @pytest.mark.parametrize("lost", [Trouble.LOSE_REQUEST, Trouble.LOSE_ANSWER])

@@ -244,28 +244,31 @@ def test_the_pages_of_a_registry(asked: Ask) -> None:
 # ---- waiting for a change
 
 
-def test_a_revision_is_waited_for_and_told_as_soon_as_it_is_another(service: RegistryService, asked: Ask) -> None:
-    path = "/registry/v1/revision"
-    assert asked("GET", path).json == {"answer": 0}
-    # Another one is answered at once, and so is one for which nobody waits.
-    for query in ("?since=7&wait=60", "?since=0", "?since=0&wait=0"):
-        assert asked("GET", path + query).json == {"answer": 0}
-    assert asked("GET", f"{path}?since=0&wait=1").json == {"answer": 0}
+def test_changes_are_waited_for_and_told_as_soon_as_there_are_any(service: RegistryService, asked: Ask) -> None:
+    path, nothing = "/registry/v1/changes", {"images": [], "folders": [], "revision": 0}
+    # One that may not be waited for, and one in whose time nothing comes.
+    for query in ("", "?since=0", "?since=0&wait=0", "?since=0&wait=1"):
+        assert asked("GET", path + query).json == {"answer": nothing}
     # Many more than there are threads.
     waiting = [http.client.HTTPConnection(str(urlsplit(service.url).netloc), timeout=60) for _ in range(150)]
     try:
         for connection in waiting:
             connection.request("GET", f"{path}?since=0&wait=60", headers={"Authorization": f"Bearer {TOKEN}"})
-        assert asked("POST", "/images", new()).status == 201
+        added = asked("POST", "/images", new()).json["image"]
         for connection in waiting:
-            assert json.loads(connection.getresponse().read()) == {"answer": 1}
+            told = json.loads(connection.getresponse().read())
+            assert told == {"answer": nothing | {"images": [added], "revision": 1}}
     finally:
         for connection in waiting:
             connection.close()
+    # What is there already is told at once.
+    asked("POST", "/images", new("another"))
+    told = asked("GET", f"{path}?since=0&wait=60&limit=1").json["answer"]
+    assert (told["images"], told["revision"]) == ([added], 1)
 
 
-@pytest.mark.parametrize("query", ["since=x", "wait=-1", "since=1.5", f"since={'9' * 40}"])
+@pytest.mark.parametrize("query", ["since=x", "wait=-1", "since=1.5", "limit=a", f"since={'9' * 40}"])
 def test_what_is_waited_for_is_a_number(asked: Ask, query: str) -> None:
-    refused = asked("GET", f"/registry/v1/revision?{query}")
+    refused = asked("GET", f"/registry/v1/changes?{query}")
     assert (refused.status, refused.json["type"]) == (400, "urn:glancefs:error:invalid-request")
     assert asked("GET", "/registry/v1/identity").status == 405

@@ -116,6 +116,11 @@ CAPABILITIES = registered(
             name="apache", present=lambda: tool("apache2") is not None, source="apache2, which `make bench` unpacks"
         ),
         Capability(name="apart", present=_machine_apart_works, source="a run as root, with namespaces and overlayfs"),
+        Capability(
+            name="autofs",
+            present=lambda: "\tautofs\n" in Path("/proc/filesystems").read_text(),
+            source="a kernel with autofs",
+        ),
         _command("bindfs", "bindfs, which `make bench` installs"),
         _command("cadaver", "cadaver"),
         _command("curl", "curl"),

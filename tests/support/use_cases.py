@@ -8,7 +8,7 @@ Threading: a server answers in threads of its own; the rest belongs to one test.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -66,12 +66,14 @@ class Far:
     between: Callable[[str], str] = lambda url: url
     wrap: Callable[[App], App] = lambda app: app
     timeout: float = PATIENCE
+    said: Mapping[str, object] = field(default_factory=dict)
+    """Further options of the server."""
     core: Assembly = field(init=False)
     server: Server = field(init=False)
     opened: list[ServerConnection] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.core = _core(self.folder)
+        self.core = _core(self.folder, self.said)
         for user in USERS:
             Htpasswd(path=self.folder / "htpasswd", cost=4).put(user, f"password of {user}")
         metrics = make_metrics(self.core.config.gateway)
@@ -109,9 +111,9 @@ class Far:
         self.core.close()
 
 
-def _core(folder: Path) -> Assembly:
-    said = {"auth.mode": "htpasswd", "auth.htpasswd": str(folder / "htpasswd"), "auth.admins": [ADMIN]}
-    return assemble(Config.at(folder, said), migrate=True)
+def _core(folder: Path, said: Mapping[str, object] | None = None) -> Assembly:
+    users = {"auth.mode": "htpasswd", "auth.htpasswd": str(folder / "htpasswd"), "auth.admins": [ADMIN]}
+    return assemble(Config.at(folder, {**users, **(said or {})}), migrate=True)
 
 
 def _context(user: str | None) -> RequestContext:

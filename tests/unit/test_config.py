@@ -7,12 +7,14 @@ Threading: none.
 from __future__ import annotations
 
 import dataclasses
+import os
+import pwd
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from glancefs.config import Config, config_file, describe, load, remote_from_environment
+from glancefs.config import Config, cache_folder, config_file, describe, load, remote_from_environment
 from glancefs.errors import ConfigError
 from glancefs.option_table import OPTIONS
 from glancefs.options import Address
@@ -254,3 +256,7 @@ def test_several_stores_can_be_configured_and_what_is_secret_is_never_shown(tmp_
     shown = {setting.option.key: setting.text for setting in describe(config)}
     assert (shown["stores.swift.key"], shown["stores.s3.secret_key"]) == ("***", "***")
     assert "hidden" not in f"{shown} {config!r}"
+
+
+def test_without_a_home_in_the_environment_it_is_the_user_s() -> None:
+    assert cache_folder(environ={}) == Path(pwd.getpwuid(os.getuid()).pw_dir, ".cache", "glancefs")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -19,6 +19,8 @@ from glancefs.cli import root
 from glancefs.client import Client
 from glancefs.config import Config
 from glancefs.option_table import OPTIONS
+from glancefs.remote.calls import ROOMS as CALLS
+from glancefs.remote.calls import every_call
 
 PAGES = Path(cli.__file__).parents[2] / "docs/reference"
 SHARED = {"--config", "--data", "--url", "--json", "--debug", "--help"}
@@ -77,6 +79,20 @@ def test_every_option_of_the_configuration_is_in_the_reference(tmp_path: Path) -
         shown = option.kind.show(value) if value is not None else "unset"
         # Defaults below the data folder are told in words.
         assert str(tmp_path) in shown or (shown or "none") in row
+
+
+def test_every_call_of_mounts_is_in_the_reference() -> None:
+    page = (PAGES / "rest.md").read_text()
+    for name, call in every_call().items():
+        (row,) = (line for line in page.splitlines() if line.startswith("| `") and f"`{name}`" in line.split("|")[1])
+        arguments = inspect.signature(_method(name)).parameters.keys() - {"self"} - call.unsaid
+        assert [argument for argument in arguments if f"`{argument}`" not in row] == []
+
+
+def _method(name: str) -> Callable[..., object]:
+    room, _, method = name.rpartition("/")
+    function: Callable[..., object] = getattr(CALLS[room], method)
+    return function
 
 
 def test_every_call_of_the_client_is_in_the_reference() -> None:

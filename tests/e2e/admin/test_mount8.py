@@ -13,6 +13,8 @@ import pytest
 from glancefs import __version__
 from tests.support.apart import NOBODY, Apart
 from tests.support.mounting import eventually
+from tests.support.processes import free_port
+from tests.support.servers import RunningServer
 
 pytestmark = pytest.mark.needs("apart", "fuse")
 
@@ -62,6 +64,20 @@ def test_a_configuration_file_is_a_source_and_the_kernel_s_name_a_type(apart: Ap
     assert "ro" in options.split(",")
     assert "Read-only" in apart.run("touch", place.point / "a", expect=1).err
     apart.run("umount", place.point)
+
+
+def test_a_server_is_a_source_for_mount_and_for_fstab(apart: Apart, place: Place, server: RunningServer) -> None:
+    fstab = place.data.with_name("fstab")
+    apart.write(fstab, f"{server.url} {place.point} glancefs staging={place.data}/staging,_netdev,nofail 0 0\n")
+    for _ in range(2):
+        assert apart.run("mount", "-a", "-T", fstab, bare=True).err == ""
+        assert len(apart.run("findmnt", "-n", "--mountpoint", place.point).out.splitlines()) == 1
+    assert (apart.mounted(place.point) or "").split()[:2] == [server.url, "fuse.glancefs"]
+    apart.run("bash", "-c", f"echo data >{place.point}/over-mount8 && rm {place.point}/over-mount8")
+    apart.run("umount", place.point)
+    nobody = f"http://127.0.0.1:{free_port()}/"
+    told = apart.run("mount", "-t", "glancefs", nobody, place.point, expect=32)
+    assert told.err.count("\n") == 1
 
 
 def test_fstab_mounts_all_that_it_names_and_no_more_the_second_time(apart: Apart, place: Place) -> None:

@@ -8,13 +8,13 @@ Threading: used while pytest collects.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from types import FunctionType, ModuleType
 
 
 def taken_from(
     module: ModuleType, *, only: Collection[str] | None = None, without: Collection[str] = ()
-) -> Mapping[str, object]:
+) -> dict[str, object]:
     """Give the tests of a module that are wanted, by name, and its fixtures.
 
     Raises KeyError for the name of a test that is none.

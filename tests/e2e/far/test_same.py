@@ -47,8 +47,8 @@ globals().update(
     | taken_from(
         test_semantics,
         only={
-            *("test_namesakes", "test_queued_images", "test_dot_files", "test_empty_files", "test_publishing_by_attribute"),
-            *("test_renaming", "test_computed_attributes", "test_strange_names"),
+            *("test_namesakes", "test_queued_images", "test_dot_files", "test_empty_files"),
+            *("test_publishing_by_attribute", "test_renaming", "test_computed_attributes", "test_strange_names"),
         },
     )
 )
