@@ -310,11 +310,17 @@ def _close(
     """Give what a close means, the image that it made, and the error that kept it from making one."""
     write_all(partial(upload.write_at, is_noted=False), pieces)
     verdict = closing(opener, ino, name)
+    image: Image | None = None
+    failure: Exception | None = None
     if is_simple and (verdict in _PUBLISHING or (verdict is Closing.UNKNOWN and upload.is_written)):
         try:
-            return verdict, tree.publish(upload), None
+            image = tree.publish(upload)
         except (GlancefsError, OSError) as error:
-            return verdict, None, error
-    if pieces:
-        upload.note()
-    return verdict, None, None
+            failure = error
+    if pieces and image is None:
+        try:
+            upload.note()
+        except GlancefsError as error:
+            # What kept it from becoming an image is told first.
+            failure = failure or error
+    return verdict, image, failure
