@@ -207,7 +207,11 @@ def cache_folder(environ: Mapping[str, str] | None = None) -> Path:
     variables = os.environ if environ is None else environ
     said = variables.get("XDG_CACHE_HOME", "")
     # Relative paths are to be ignored.
-    return (Path(said) if said.startswith("/") else _home(variables) / ".cache") / "glancefs"
+    if said.startswith("/"):
+        return Path(said) / "glancefs"
+    # At boot nobody says where the home is.
+    home = variables.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+    return Path(home) / ".cache" / "glancefs"
 
 
 def notify_address(environ: Mapping[str, str] | None = None) -> str | None:

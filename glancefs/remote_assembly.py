@@ -74,7 +74,9 @@ class RemoteAssembly:
             is_public=is_public,
             public_url=self.server.url,
         )
-        tree.recover()
+        # Nobody left anything; what has lost its owner is not theirs.
+        if context.user is not None:
+            tree.recover()
         return tree
 
     def clear_up(self) -> None:

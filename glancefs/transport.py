@@ -142,9 +142,11 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         upload: Upload | None = None,
         is_repeated: bool = False,
+        answer_within: float | None = None,
     ) -> urllib3.BaseHTTPResponse:
         """Ask, and give an answer that tells of success; its body is still to be read, and then released.
 
+        ``answer_within`` is for how many seconds the answer may be silent, once everything was sent (None: as usual).
         Of an upload that ``is_repeated`` the server may have all data, and answer before it gets them again.
         Raises the error that the answer tells of; Unavailable where there is none; what reading the upload raised.
         """
@@ -152,7 +154,7 @@ class Transport:
         if upload is not None:
             all_headers |= _headers_of(upload)
         try:
-            response = self._send(method, self._path + path, all_headers, upload)
+            response = self._send(method, self._path + path, all_headers, upload, answer_within)
         except SourceFailed as error:
             raise error.__cause__ or error from None
         except (failures.HTTPError, OSError) as error:
@@ -218,9 +220,14 @@ class Transport:
         return errors.Unavailable(f"{self.base} {reason_of(error)}.")
 
     def _send(
-        self, method: str, path: str, headers: Mapping[str, str], upload: Upload | None
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        upload: Upload | None,
+        answer_within: float | None,
     ) -> urllib3.BaseHTTPResponse:
-        seconds = UPLOAD_ANSWER_SECONDS if upload is not None else self._timeout
+        seconds = answer_within or (UPLOAD_ANSWER_SECONDS if upload is not None else self._timeout)
         failed = 0
         while True:
             try:

@@ -116,7 +116,10 @@ class Exchange:
 
     def transfer(self) -> Transfer | None:
         """Tell of the data that are on their way, if that may take a while; for any thread, at any time."""
-        is_upload = self._head.method in _UPLOADS and bool(self._head.chunked or self._head.length)
+        has_body = bool(self._head.chunked or self._head.length)
+        # What is said in JSON is a question, and no data.
+        is_question = self.environ.get("CONTENT_TYPE", "").startswith("application/json")
+        is_upload = self._head.method in _UPLOADS and has_body and not is_question
         if is_upload:
             done, size = self._body.taken, self._head.length or None
         elif self._length is not None and self._length > _LONG_RESPONSE and self._head.method == "GET":

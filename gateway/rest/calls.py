@@ -22,7 +22,7 @@ from gateway.asking import json_in, json_of, key_of
 from gateway.bodies import DATA_TYPE
 from gateway.problems import method_not_allowed, not_found, problem_response
 from gateway.rest.lists import JSON_TYPE
-from gateway.wsgi import ROUTE_KEY, Request, Response, no_content, whole
+from gateway.wsgi import ROUTE_KEY, SUBJECT_KEY, Request, Response, no_content, whole
 from glancefs.assembly import Assembly
 from glancefs.context import RequestContext
 from glancefs.errors import InvalidRequest, NotAuthenticated
@@ -126,6 +126,7 @@ class Calls:
         with self._uploads():
             if call.name == "images/add":
                 new = arguments.pop("new")
+                request.environ[SUBJECT_KEY] = new.name
                 return core.images.add(context, new, source, size=size, **arguments)
             return core.images.upload(context, arguments.pop("image_id"), source, size=size, **arguments)
 

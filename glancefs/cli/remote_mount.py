@@ -110,7 +110,8 @@ class RemoteMount:
             session = Session(
                 tree=tree,
                 point=point,
-                source=core.server.url,
+                # As it was said: mount(8) looks for it in fstab(5).
+                source=self.url,
                 options=said,
                 statistics=statistics,
                 ready=tell,

@@ -89,7 +89,7 @@ def up(
 
     options = read_options(said_options)
     refuse_elsewhere(options)
-    config = said.load({"gateway.listen": listen, "gateway.workers": workers})
+    config = said.load({"gateway.listen": listen, "gateway.workers": workers}, writes=True)
     refuse_open_door(config, is_insecure=insecure)
     screen = None
     if sys.stdout.isatty() and not wants_plain_text():

@@ -17,6 +17,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -78,9 +79,11 @@ def answers(url: str, *, patience: float) -> bool:
 
 def _connected(url: str, patience: float) -> socket.socket:
     if url.startswith(_UNIX):
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(patience)
-        connection.connect(url.removeprefix(_UNIX))
+        with ExitStack() as closing:
+            connection = closing.enter_context(socket.socket(socket.AF_UNIX))
+            connection.settimeout(patience)
+            connection.connect(url.removeprefix(_UNIX))
+            closing.pop_all()
         return connection
     parts = urlsplit(url)
     connection = socket.create_connection((parts.hostname, parts.port), timeout=patience)

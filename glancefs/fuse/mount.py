@@ -31,6 +31,7 @@ from glancefs.fuse.bridge import Bridge, Deadlines, open_bridge
 from glancefs.fuse.notices import Kernel
 from glancefs.fuse.options import MountOptions
 from glancefs.fuse.passthrough import Passthrough
+from glancefs.fuse.replies import Replies
 from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.views import Shared, TreePerUser, View, Views, open_view
 from glancefs.tree import ImageTree
@@ -93,11 +94,12 @@ class Session:
 
     async def _serve(self) -> None:
         async with open_bridge(statistics=self._statistics, deadlines=self._deadlines) as bridge:
-            kernel, passthrough = Kernel(), Passthrough(is_wanted=self._options.passthrough)
+            kernel, replies = Kernel(), Replies()
+            passthrough = Passthrough(replies=replies, is_wanted=self._options.passthrough)
             view = await self._view(bridge, kernel, passthrough)
             async with self._mounted(view.operations):
                 kernel.attach()
-                with passthrough.offered():
+                with replies.changed(offers_passthrough=passthrough.is_wanted):
                     await self._answer(view, passthrough, kernel)
             await view.finish()
 

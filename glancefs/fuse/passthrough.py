@@ -20,8 +20,7 @@ import logging
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -69,12 +68,16 @@ class _Backing:
 class Passthrough:
     """Which way each open file of a mount goes."""
 
-    def __init__(self, *, is_wanted: bool) -> None:
+    def __init__(self, *, replies: Replies, is_wanted: bool) -> None:
+        self._replies: Final = replies
         self._device = -1
         self._is_on = False
         self._reason: str | None = None
         self._is_told = False
-        self._replies: Final = self._find() if is_wanted else None
+        self.is_wanted: Final = is_wanted and not os.geteuid()
+        """Whether it is to be offered to the kernel."""
+        if is_wanted and not self.is_wanted:
+            self._give_up("only root can have the kernel do it")
         self._backings: Final[dict[int, _Backing]] = {}
         self._cached: Final[Counter[int]] = Counter()
         self._ways: Final[dict[int, tuple[int, Way]]] = {}
@@ -83,25 +86,12 @@ class Passthrough:
 
     # ---- the mount
 
-    @contextmanager
-    def offered(self) -> Iterator[None]:
-        """Offer it to the kernel of a new mount, of which the first request is not answered yet."""
-        if self._replies is None:
-            yield
-            return
-        try:
-            self._replies.change()
-        except OSError as error:
-            self._give_up(str(error))
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                self._replies.leave_alone()
-
     def accept(self, device: int | None) -> None:
         """Find out whether the kernel has taken the offer, once its first request is answered."""
-        if self._replies is None or device is None:
+        if not self.is_wanted or device is None:
+            return
+        if self._replies.trouble is not None:
+            self._give_up(self._replies.trouble)
             return
         self._device, self._is_on = device, True
         trial = os.memfd_create("glancefs", os.MFD_CLOEXEC)
@@ -134,7 +124,7 @@ class Passthrough:
         if backing is None:
             way = Way.CACHED
             self._cached[ino] += 1
-        elif is_image and self._replies is not None and (not flags & os.O_DIRECT or self._is_direct(descriptor)):
+        elif is_image and (not flags & os.O_DIRECT or self._is_direct(descriptor)):
             way = Way.BACKED
             backing.opens += 1
             self._replies.promise(number, backing.number)
@@ -188,17 +178,6 @@ class Passthrough:
 
     def _unregister(self, backing: int) -> None:
         fcntl.ioctl(self._device, _CLOSE, _NUMBER.pack(backing))
-
-    def _find(self) -> Replies | None:
-        if os.geteuid():
-            self._give_up("only root can have the kernel do it")
-            return None
-        try:
-            return Replies()
-        except (LookupError, OSError, MemoryError) as error:
-            # MemoryError: where the system lets no process make code, ctypes can't be called back.
-            self._give_up(str(error))
-            return None
 
     def _give_up(self, reason: str) -> None:
         self._is_on = False

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -28,7 +29,7 @@ from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.notices import Kernel, Notices
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
-from glancefs.fuse.windows import Piece, WriteWindow
+from glancefs.fuse.windows import Piece, WriteWindow, write_all
 from glancefs.model import Image
 from glancefs.reporting import Transfer
 from glancefs.staging import StagedState, StagedUpload
@@ -137,13 +138,13 @@ class Publisher:
         file = writer.file
         ino, name = file.inode.ino, file.inode.path.rpartition("/")[2]
         try:
-            async with file.window.rest() as piece:
+            async with file.window.rest() as pieces:
                 is_simple = file.writers == 1 and not writer.is_read_write
                 work = partial(
                     _close,
                     self._tree,
                     file.upload,
-                    piece,
+                    pieces,
                     opener=writer.opener,
                     ino=ino,
                     name=name,
@@ -299,7 +300,7 @@ class _Watched:
 def _close(
     tree: ImageTree,
     upload: StagedUpload,
-    piece: Piece | None,
+    pieces: Sequence[Piece],
     *,
     opener: Opener,
     ino: int,
@@ -307,14 +308,13 @@ def _close(
     is_simple: bool,
 ) -> tuple[Closing, Image | None, Exception | None]:
     """Give what a close means, the image that it made, and the error that kept it from making one."""
-    if piece is not None:
-        upload.write_at(*piece, is_noted=False)
+    write_all(partial(upload.write_at, is_noted=False), pieces)
     verdict = closing(opener, ino, name)
     if is_simple and (verdict in _PUBLISHING or (verdict is Closing.UNKNOWN and upload.is_written)):
         try:
             return verdict, tree.publish(upload), None
         except (GlancefsError, OSError) as error:
             return verdict, None, error
-    if piece is not None:
+    if pieces:
         upload.note()
     return verdict, None, None

@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -33,12 +33,15 @@ LARGEST_REQUEST: Final = 1 << 20
 
 _READ_AHEAD: Final = 8 * LARGEST_REQUEST
 _STREAM_WINDOW: Final = 4 * LARGEST_REQUEST
+_AT_ONCE: Final = 2
+"""How many pieces are written in one crossing at the least, while more of them come."""
 _BEHIND: Final = 2
-"""How many full buffers may wait to be written."""
-
+"""How many pieces may wait to be written, beside those that are being written."""
 
 Piece = tuple[int, bytes | memoryview]
 """Bytes, and the offset at which they belong."""
+WriteAt = Callable[[int, bytes | memoryview], int]
+"""Writes bytes at an offset, and says how many."""
 
 
 class PageWindow:
@@ -138,7 +141,12 @@ class AheadWindow:
         return found
 
 
-def _write_all(write_at: Callable[[int, bytes | memoryview], int], pieces: Sequence[Piece]) -> None:
+def write_all(write_at: WriteAt, pieces: Iterable[Piece]) -> None:
+    """Write pieces in their order.
+
+    Each by itself: for more than 1 MiB at once Linux looks for larger runs of free memory, which on a virtual machine
+    are those that the host has taken back, and writing took twice the time.
+    """
     for offset, data in pieces:
         write_at(offset, data)
 
@@ -146,10 +154,11 @@ def _write_all(write_at: Callable[[int, bytes | memoryview], int], pieces: Seque
 class WriteWindow:
     """Writes to one staged file: gathered, written behind in their order, and never lost silently.
 
-    When a write fails after it was accepted, every later call raises that error: the file is not what it should be.
+    A request is nearly always accepted without a wait; a crossing to a thread is for several buffers at once. When a
+    write fails after it was accepted, every later call raises that error: the file is not what it should be.
     """
 
-    def __init__(self, *, bridge: Bridge, write_at: Callable[[int, bytes | memoryview], int]) -> None:
+    def __init__(self, *, bridge: Bridge, write_at: WriteAt) -> None:
         self._bridge: Final = bridge
         self._write_at: Final = write_at
         self._turn: Final = trio.Lock()
@@ -158,6 +167,7 @@ class WriteWindow:
         self._waiting: Final[deque[Piece]] = deque()
         self._progress: Final = trio.Condition()
         self._is_writing = False
+        self._is_draining = False
         self.end = 0
         """Behind the last byte that was ever accepted."""
         self.error: BaseException | None = None
@@ -169,34 +179,50 @@ class WriteWindow:
 
     async def put(self, offset: int, data: bytes) -> None:
         """Accept bytes at any offset. Raises the error of an earlier write."""
+        self._check()
+        if not self._turn.locked() and len(self._waiting) < _BEHIND:
+            self._accept(offset, data)
+            return
         async with self._turn:
+            async with self._progress:
+                while len(self._waiting) >= _BEHIND:
+                    await self._progress.wait()
             self._check()
-            if self._gathered and offset != self._start + len(self._gathered):
-                await self._hand_over()
-            if len(data) >= LARGEST_REQUEST and not self._gathered:
-                await self._queue(offset, data)
-            else:
-                if not self._gathered:
-                    self._start = offset
-                self._gathered += data
-                if len(self._gathered) >= LARGEST_REQUEST:
-                    await self._hand_over()
-            self.end = max(self.end, offset + len(data))
+            self._accept(offset, data)
+
+    def _accept(self, offset: int, data: bytes) -> None:
+        if self._gathered and offset != self._start + len(self._gathered):
+            self._hand_over()
+        if len(data) >= LARGEST_REQUEST and not self._gathered:
+            self._waiting.append((offset, data))
+        else:
+            if not self._gathered:
+                self._start = offset
+            self._gathered += data
+            if len(self._gathered) >= LARGEST_REQUEST:
+                self._hand_over()
+        self.end = max(self.end, offset + len(data))
+        if len(self._waiting) >= _AT_ONCE:
+            self._begin()
 
     async def drain(self) -> None:
         """Wait until everything is written. Raises the error of a write that failed."""
         async with self._turn:
             self._check()
-            if self._gathered:
-                await self._hand_over()
-            async with self._progress:
-                while self._waiting or self._is_writing:
-                    await self._progress.wait()
+            self._hand_over()
+            self._is_draining = True
+            try:
+                self._begin()
+                async with self._progress:
+                    while self._waiting or self._is_writing:
+                        await self._progress.wait()
+            finally:
+                self._is_draining = False
             self._check()
 
     @asynccontextmanager
-    async def rest(self) -> AsyncIterator[Piece | None]:
-        """Hand out what is gathered and not written yet, if anything, for the caller to write in a crossing of its own.
+    async def rest(self) -> AsyncIterator[Sequence[Piece]]:
+        """Hand out what is not written yet, if anything, for the caller to `write_all` in a crossing of its own.
 
         Meanwhile everybody else waits. An error that leaves the context counts as one of the write. Raises the error of
         an earlier write.
@@ -204,16 +230,17 @@ class WriteWindow:
         async with self._turn:
             self._check()
             async with self._progress:
-                while self._waiting or self._is_writing:
+                while self._is_writing:
                     await self._progress.wait()
             self._check()
-            piece = (self._start, memoryview(self._gathered)) if self._gathered else None
-            self._gathered = bytearray()
-            self._is_writing = piece is not None
+            self._hand_over()
+            pieces = tuple(self._waiting)
+            self._waiting.clear()
+            self._is_writing = bool(pieces)
             try:
-                yield piece
+                yield pieces
             except Exception as error:
-                self.error = error if piece is not None else None
+                self.error = error if pieces else None
                 raise
             finally:
                 async with self._progress:
@@ -233,30 +260,28 @@ class WriteWindow:
         if self.error is not None:
             raise self.error
 
-    async def _hand_over(self) -> None:
-        gathered, self._gathered = self._gathered, bytearray()
-        await self._queue(self._start, memoryview(gathered))
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._waiting.append((self._start, memoryview(self._gathered)))
+            self._gathered = bytearray()
 
-    async def _queue(self, offset: int, data: bytes | memoryview) -> None:
-        async with self._progress:
-            while len(self._waiting) >= _BEHIND:
-                await self._progress.wait()
-        self._check()
-        self._waiting.append((offset, data))
-        if not self._is_writing:
+    def _begin(self) -> None:
+        if self._waiting and not self._is_writing:
             self._is_writing = True
             self._bridge.start(self._write_behind)
 
     async def _write_behind(self) -> None:
-        while self._waiting and self.error is None:
-            pieces = list(self._waiting)
+        while len(self._waiting) >= (1 if self._is_draining else _AT_ONCE) and self.error is None:
+            pieces = tuple(self._waiting)
             self._waiting.clear()
             try:
-                await self._bridge.write(_write_all, self._write_at, pieces)
+                await self._bridge.write(write_all, self._write_at, pieces)
             except Exception as error:  # noqa: BLE001 - raised again to whoever writes, syncs or closes next
                 self.error = error
                 self._waiting.clear()
             async with self._progress:
-                self._is_writing = bool(self._waiting) and self.error is None
                 self._progress.notify_all()
+        # At once after the last look: what is accepted from here on begins anew.
         self._is_writing = False
+        async with self._progress:
+            self._progress.notify_all()

@@ -87,14 +87,16 @@ class SqlFolders:
         """See `FolderRegistry.images_in`."""
         if limit <= 0:
             return FolderPage(images=(), marker=after)
-        values = {"folder": folder_key(path), "viewer": view.viewer, "limit": limit}
+        values = {"folder": folder_key(path), "viewer": view.viewer, "limit": limit + 1}
         if after is not None:
             values["after_place"], values["after_leaf"] = _read_marker(after)
         statement = page_statement(shape_of(view, self._ways), goes_on=after is not None)
         with self._database.reading() as connection:
             rows = fetched(connection.execute(statement, values), self._ways)
-        marker = f"{rows[-1][-2]}:{rows[-1][-1]}" if len(rows) == limit else None
-        return FolderPage(images=tuple(image_of(row[:-2]) for row in rows), marker=marker)
+        # One more than asked for tells whether there is more.
+        page = rows[:limit]
+        marker = f"{page[-1][-2]}:{page[-1][-1]}" if len(rows) > limit else None
+        return FolderPage(images=tuple(image_of(row[:-2]) for row in page), marker=marker)
 
     @looks_again
     def folders_in(self, path: str, view: View, *, after: str | None = None, limit: int = 1000) -> Sequence[Folder]:

@@ -35,6 +35,8 @@ _CONNECTIONS: Final = 48
 _READ_TRIES: Final = 3
 _MOST_TRIES: Final = 6
 """How often an upload is sent at the most, whatever the network does."""
+_SLOWEST_DISK: Final = 8 << 20
+"""Bytes per second: a server syncs everything to its disk before it answers."""
 _PAUSES: Final = (0.1, 0.2, 0.5, 1.0)
 """Before each further try of an upload, in seconds; the last one before all that follow."""
 
@@ -80,6 +82,12 @@ class ServerConnection:
         self._silent_since: float | None = None
         """Since when questions for changes find nobody."""
 
+    @property
+    def is_away(self) -> bool:
+        """Whether questions for changes have found nobody for longer than anybody waits."""
+        since = self._silent_since
+        return since is not None and time.monotonic() - since > self.timeout
+
     def close(self) -> None:
         """Let go of the connections; may be called twice."""
         self._wire.close()
@@ -104,11 +112,12 @@ class ServerConnection:
         """Give what changed after a revision; with ``wait`` wait for it, for so many seconds. Raises Unavailable."""
         query = urlencode({"since": since, "wait": wait, "limit": limit})
         try:
-            said = self._transport.read_json(self._transport.request("GET", f"{CHANGES_PATH}?{query}"))
+            response = self._transport.request("GET", f"{CHANGES_PATH}?{query}", answer_within=wait + self.timeout)
+            said = self._transport.read_json(response)
         except errors.Unavailable:
             # A server that is restarted is waited for; one that stays away is not, by each call anew.
             self._silent_since = self._silent_since or time.monotonic()
-            if time.monotonic() - self._silent_since > self.timeout:
+            if self.is_away:
                 self._wire.give_up_soon()
             raise
         self._silent_since = None
@@ -159,8 +168,10 @@ class ServerConnection:
     def _send_once(self, name: str, line: bytes, source: Source, *, size: int, key: str, is_repeated: bool) -> Image:
         upload = Upload(_framed(line, source), size=len(line) + size)
         headers = {KEY_HEADER: key} | ({"Connection": "close"} if is_repeated else {})
+        # A server that takes longer is asked again under the same key, and then knows what became of it.
+        patience = self.timeout + size / _SLOWEST_DISK
         response = self._transport.request(
-            "POST", PREFIX + name, headers=headers, upload=upload, is_repeated=is_repeated
+            "POST", PREFIX + name, headers=headers, upload=upload, is_repeated=is_repeated, answer_within=patience
         )
         said = self._transport.read_json(response)
         try:

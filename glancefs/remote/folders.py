@@ -15,13 +15,14 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from glancefs.context import RequestContext
-from glancefs.errors import Forbidden, GlancefsError
+from glancefs.errors import Forbidden, GlancefsError, Unavailable
 from glancefs.model import Image
 from glancefs.registries.base import POLLED, Changes
 from glancefs.registries.folders import Folder, FolderPage, Found
 from glancefs.registries.locks import Lock, Touched
 from glancefs.remote.calls import LONGEST_WAIT, MOST_CHANGES
 from glancefs.remote.connection import ServerConnection
+from glancefs.remote.memory import Remembered
 
 _AT_ONCE: Final = 1000
 """How many identifiers are asked about in one call."""
@@ -37,6 +38,7 @@ class RemoteFolders:
         self._since = 0
         self._news: tuple[int, Changes] | None = None
         """What came while the feed was waited for, and after which revision."""
+        self._remembered: Final = Remembered()
 
     # ---- looking
 
@@ -65,8 +67,17 @@ class RemoteFolders:
         return image
 
     def at(self, context: RequestContext, name: str) -> Found:
-        """See `Folders.at`."""
-        found: Found = self._server.call("folders/at", context, name=name)
+        """See `Folders.at`. While the server is away, what it said last holds on; what it never said is an error."""
+        known = self._remembered.recall(name)
+        if known is not None and self._server.is_away:
+            return known
+        try:
+            found: Found = self._server.call("folders/at", context, name=name)
+        except Unavailable:
+            if known is None:
+                raise
+            return known
+        self._remembered.note(name, found)
         return found
 
     def first_of_their_names(self, context: RequestContext, image_ids: Collection[str]) -> Collection[str]:
@@ -139,6 +150,7 @@ class RemoteFolders:
             changes = self._server.changes(since, limit=min(limit, MOST_CHANGES))
         else:
             changes = news[1]
+        self._remembered.forget(changes)
         self._since = changes.revision
         return changes
 

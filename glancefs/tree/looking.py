@@ -106,8 +106,11 @@ class Looking:
             *(staged_entry(join(path, name), file) for name, file in staged),
         ]
         hidden = {name for name, _ in staged}
-        for images in self._image_pages(path, page_size):
-            yield [entry for entry in self._entries(path, images, names) if entry.name not in hidden]
+        is_first = True
+        for images, is_last in self._image_pages(path, page_size):
+            entries = self._entries(path, images, names, is_first=is_first, is_last=is_last)
+            yield [entry for entry in entries if entry.name not in hidden]
+            is_first = False
 
     def folder_entry(self, folder: Folder) -> Entry:
         """Give the entry of a folder."""
@@ -139,7 +142,7 @@ class Looking:
         name, digest = said
         images: Iterator[Image]
         if may_be_cut(name):
-            images = (image for page in self._image_pages(folder, _PAGE) for image in page)
+            images = (image for page, _ in self._image_pages(folder, _PAGE) for image in page)
         else:
             try:
                 query = ImageQuery(is_public=None, name=name_of(join(folder, name)))
@@ -171,22 +174,27 @@ class Looking:
                 return
             after = folders[-1].path
 
-    def _image_pages(self, path: str, page_size: int) -> Iterator[Sequence[Image]]:
+    def _image_pages(self, path: str, page_size: int) -> Iterator[tuple[Sequence[Image], bool]]:
+        """Give the images of a folder in pages, and of each whether it is the last one."""
         marker = None
         while True:
             page = self._folders.images_in(self._context, path, after=marker, limit=page_size)
-            yield page.images
+            yield page.images, page.marker is None
             if page.marker is None:
                 return
             marker = page.marker
 
-    def _entries(self, path: str, images: Sequence[Image], folders: set[str]) -> Iterator[Entry]:
+    def _entries(
+        self, path: str, images: Sequence[Image], folders: set[str], *, is_first: bool, is_last: bool
+    ) -> Iterator[Entry]:
         """Give the entries of a page of images; namesakes are side by side, perhaps across the ends of the page."""
-        names = [image.name for image in images]
+        names: list[str | None] = [None, *(image.name for image in images), None]
         unsure = [
             image.id
             for number, image in enumerate(images)
-            if number in {0, len(images) - 1} or image.name in {names[number - 1], names[number + 1]}
+            if image.name in {names[number], names[number + 2]}
+            or (number == 0 and not is_first)
+            or (number == len(images) - 1 and not is_last)
         ]
         first = self._folders.first_of_their_names(self._context, unsure) if unsure else ()
         others = set(unsure).difference(first)

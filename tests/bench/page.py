@@ -53,6 +53,10 @@ The machine: {machine}.
   wsgidav. Transfers are as above. Lists are of one folder with 10,000 files of 4 bytes, on a connection of their own;
   "as clients ask" names the five properties that they show (what kind, how large, when changed, when made, ETag).
   For all properties glancefs also sends the metadata of each image.
+- **The mount** is root's, on a kernel that reads the store's files by itself. Everybody mounts the same file anew for
+  each run. For bulk data each run begins with memory that was in use a moment ago: a virtual machine gives back to its
+  host what lies free for seconds, and who starts slowest would pay for getting it. Beside readers, who asks for
+  attributes is a process of its own, as they are.
 - **Registries** are asked directly, without a server or a request around them; PostgreSQL and MariaDB run on the same
   machine and disk. A page is of all types and states that its reader may see; of the first page and one in the middle,
   the line has the one that suffers more from the million. Adding is by eight processes of four threads each, which
@@ -92,7 +96,7 @@ _WHY: Final[dict[str, str]] = {
     ),
     **dict.fromkeys(
         ("mount-reread", "mount-random-again"),
-        _SHARED + "no request reaches the daemon: the kernel answers from its cache, and FUSE's way to it is longer.",
+        _SHARED + "no request reaches the daemon: the kernel reads the store's file by itself, as it reads the peer's.",
     ),
     **dict.fromkeys(
         ("remote-read-rclone", "remote-read-davfs", "remote-random-rclone", "remote-random-davfs"),
@@ -103,7 +107,7 @@ _WHY: Final[dict[str, str]] = {
         _SHARED
         + "a file is written to this machine's disk and hashed there, so that it can be sent again and that its close "
         "tells of errors, and is then sent, and hashed and synced by the server: one after the other, on one disk. "
-        "rclone sends while it is written to and can't send again; davfs2 hashes nothing and is done before it sends.",
+        "rclone sends while it is written to, and can't send again; davfs2 hashes nothing.",
     ),
     **dict.fromkeys(
         ("remote-ls-rclone", "remote-ls-davfs"),
@@ -114,10 +118,11 @@ _WHY: Final[dict[str, str]] = {
     "remote-cached-again": _SHARED
     + "no request reaches the daemon: the kernel answers from its cache, and FUSE's way to it is longer.",
     "dav-get-nginx": _SHARED + "the bytes leave by sendfile(2), the same way as those of the images API above.",
-    "mount-stat": _SHARED + "one thread answers the readers and who asks for attributes in turn.",
+    "mount-stat": _SHARED
+    + "the daemon answers who asks for attributes, for which it needs a core that the readers have.",
     "idle": "half of it is SQLAlchemy and the interpreter, a tenth the parts of wsgidav.",
-    "mount-random": "each 4 KiB is a request of its own, and a request takes some 45 µs of processor time, half of it "
-    "in the interpreter and its event loop; passthrough_ll takes 10.",
+    "mount-random": "where the kernel can't read the store's file by itself, each 4 KiB is a request of its own, which "
+    "takes some 45 µs of processor time, half of it in the interpreter and its event loop; passthrough_ll takes 10.",
     "mount-write": "passthrough_ll copies bytes in one thread without an interpreter; glancefs also hashes them, "
     "a fifth of its time, and its loop, the writing and the hashing take turns at one interpreter, while they and "
     "the client share two cores.",

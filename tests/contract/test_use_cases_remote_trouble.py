@@ -162,6 +162,26 @@ def test_a_server_that_does_not_answer_is_unavailable_in_time(tmp_path: Path) ->
         server.close()
 
 
+def test_what_names_meant_is_remembered_while_the_server_is_away(tmp_path: Path) -> None:
+    place = Far(tmp_path / "data", timeout=0.5)
+    ann = place.caller("ann")
+    kept, gone = add(ann, "folder/kept"), add(ann, "gone")
+    since = ann.folders.revision()
+    for name in ("folder", "folder/kept", "gone", "nothing"):
+        ann.folders.at(ann.context, name)
+    ann.images.delete(ann.context, gone.id)
+    ann.folders.changes(since)
+    place.server.stop()
+    found = ann.folders.at(ann.context, "folder/kept").image
+    assert found is not None
+    assert found.id == kept.id
+    assert ann.folders.at(ann.context, "folder").folder is not None
+    for name in ("gone", "nothing", "never asked for"):
+        with pytest.raises(Unavailable):
+            ann.folders.at(ann.context, name)
+    place.close()
+
+
 def test_a_server_that_is_not_there_is_unavailable() -> None:
     server = ServerConnection(url=f"http://127.0.0.1:{free_port()}", timeout=0.5)
     with pytest.raises(Unavailable, match="can't be reached"):

@@ -11,6 +11,7 @@ import pytest
 
 from glancefs.fuse.calls import Call, library_of
 from glancefs.fuse.passthrough import Passthrough, Way
+from glancefs.fuse.replies import Replies
 
 
 def address_of(function: object) -> int:
@@ -59,8 +60,9 @@ def test_what_a_library_does_not_call_is_not_found(name: str) -> None:
 def test_where_the_kernel_can_t_files_are_opened_as_ever(caplog: pytest.LogCaptureFixture, is_wanted: bool) -> None:  # noqa: FBT001 - a case of the test
     device = os.open(os.devnull, os.O_RDWR)
     with caplog.at_level(logging.INFO):
-        passthrough = Passthrough(is_wanted=is_wanted)
-        with passthrough.offered():
+        replies = Replies()
+        passthrough = Passthrough(replies=replies, is_wanted=is_wanted)
+        with replies.changed(offers_passthrough=passthrough.is_wanted):
             passthrough.accept(device)
             assert caplog.records == []
             passthrough.tell()

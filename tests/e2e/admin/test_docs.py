@@ -41,6 +41,19 @@ def test_a_page_does_what_it_says(page: str, tmp_path: Path) -> None:
         assert "[E]" not in machine.run("findmnt", "--verify", expect=None).out
 
 
+def test_the_readme_tells_administrators_what_works(tmp_path: Path) -> None:
+    _, _, section = (ROOT / "README.md").read_text().partition("\n## For administrators\n")
+    [block] = re.findall(r"```sh\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/sbin", "/usr/bin", "/sbin", "/bin"])
+    # Its own folder the server would have made when it was started.
+    before = 'set -e\nsudo() { "$@"; }\nmount -t tmpfs none /var/lib\nsystemctl() { mkdir -p /var/lib/glancefs; }\n'
+    with apart_in(tmp_path) as machine:
+        told = machine.run("bash", "-c", f"export PATH={path}\n{before}{block}")
+        assert "mount virtual-machine images as files" in told.out
+        assert (machine.mounted(Path("/mnt/images")) or "").split()[:2] == ["/var/lib/glancefs", "fuse.glancefs"]
+        machine.run("umount", "/mnt/images")
+
+
 @pytest.mark.parametrize("page", ["fstab.md", "systemd.md", "several-hosts.md"])
 def test_every_option_that_a_line_of_fstab_has_is_one(page: str, tmp_path: Path, apart: Apart) -> None:
     lines = re.findall(r"^(?:\$ echo ')?(\S*/\S+ +/\S+ +glancefs +\S+)", (PAGES / page).read_text(), re.MULTILINE)

@@ -29,7 +29,7 @@ def test_what_a_mount_of_root_s_adds_is_the_owner_s(apart: Apart, data: Path) ->
     point = apart.folder("point-of-root")
     apart.run("chown", f"{NOBODY}:nogroup", data)
     apart.run("mount", "-t", "glancefs", "-o", "allow_other", data, point)
-    script = "mkdir d; echo one >d/a; echo two >.b; cp d/a .c; mv .c c; touch queued; exec 3>left; echo x >&3"
+    script = "mkdir d; echo one >d/a; echo two >.b; cp d/a .c; mv .c c; touch queued; exec 3>left; echo x >&3; cat d/a"
     apart.run("bash", "-c", f"cd {point}; {script}")
     # Whether root's writer is done, the mount has to be able to see in /proc.
     apart.run("bash", "-c", f"(echo one; echo two) >{point}/by-root")

@@ -4,16 +4,17 @@
 Threading: called by pytest from its main thread.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.mount.conftest import on_mount, place
+from tests.e2e.mount.conftest import on_mount
 from tests.support.mounting import LIFE_SECONDS, LONG_LIFE_SECONDS, Mount, Mounts
 from tests.support.processes import Processes
 
-__all__ = ["on_mount", "place"]
+__all__ = ["on_mount"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,6 +38,14 @@ def mounts(processes: Processes, tmp_path: Path, request: pytest.FixtureRequest)
 def mounted(mounts: Mounts) -> Mount:
     """One mount of a server on an empty data folder."""
     return mounts.mount()
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, shared_mount: Mount) -> Path:
+    """An empty folder on the mount; a disk is tested where the mount is of one."""
+    folder: Path = shared_mount / re.sub(r"\W", "-", request.node.name)
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ def taken_from(
     Raises KeyError for the name of a test that is none.
     """
     tests = {name: value for name, value in vars(module).items() if name.startswith("test_") and callable(value)}
-    wanted = tests.keys() if only is None else only
-    chosen = {name: tests[name] for name in wanted if name not in without}
-    for name in without:
+    for name in (*without, *(only or ())):
         tests[name]
+    # In the module's own order, which is the same in every process that collects.
+    chosen = {name: test for name, test in tests.items() if (only is None or name in only) and name not in without}
     fixtures = {
         name: value
         for name, value in vars(module).items()

@@ -55,6 +55,7 @@ def test_a_mount_shows_and_changes_what_the_server_lets_its_user(
     options = [f"credentials={credentials(tmp_path, 'alice')},staging={tmp_path / 'staging'}"]
     mount = mounts.mount(source=server.url, options=options)
     folder = mount / place
+    assert mount.run("findmnt", "-no", "SOURCE,FSTYPE", mount.point).out.split() == [server.url, "fuse.glancefs"]
     assert [file.name for file in folder.iterdir()] == ["shown"]
     assert (folder / "shown").read_bytes() == b"for everybody"
     must_fail(errno.ENOENT, (folder / "secret").read_bytes)
@@ -107,10 +108,13 @@ def test_a_server_that_is_away_is_an_error_in_time_and_is_gone_on_with(
 ) -> None:
     server = start_server(processes, tmp_path / "data")
     listen = server.url.removeprefix("http://")
-    options = [f"timeout=1,staging={tmp_path / 'staging'}"]
+    # The kernel answers nothing by itself.
+    options = [f"timeout=1,staging={tmp_path / 'staging'},cache={tmp_path / 'cache'},attr_timeout=0,entry_timeout=0"]
     mount = mounts.mount(data=tmp_path / "data", source=server.url, options=options)
     (mount / "there").write_bytes(b"data")
+    assert (mount / "there").read_bytes() == b"data"
     server.process.kill()
+    assert (mount / "there").read_bytes() == b"data"
     began = time.monotonic()
     must_fail(errno.EIO, (mount / "not there").stat)
     must_fail(errno.EIO, (mount / "folder").mkdir)
