@@ -16,7 +16,15 @@ from glancefs.context import RequestContext
 from glancefs.errors import InvalidRequest, NotAuthenticated, PathTaken
 from glancefs.model import Image
 from glancefs.registries.base import Changes, Registry
-from glancefs.registries.folders import Folder, FolderPage, Found, View
+from glancefs.registries.folders import (
+    Folder,
+    FolderPage,
+    Found,
+    OutlinedRegistry,
+    OutlinePage,
+    View,
+    outlines_of,
+)
 from glancefs.registries.locks import Presented
 
 
@@ -34,6 +42,15 @@ class Folders:
     ) -> FolderPage:
         """Give one page of the images right in a folder, by name; nothing for a folder that is not there."""
         return self._registry.folders.images_in(path, _view(context), after=after, limit=limit)
+
+    def outlines_in(
+        self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
+    ) -> OutlinePage:
+        """Give what a listing tells of the same page of images."""
+        folders = self._registry.folders
+        if isinstance(folders, OutlinedRegistry):
+            return folders.outlines_in(path, _view(context), after=after, limit=limit)
+        return outlines_of(folders.images_in(path, _view(context), after=after, limit=limit))
 
     def folders_in(
         self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000

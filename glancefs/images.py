@@ -44,7 +44,7 @@ from glancefs.reader import ImageReader, open_reader
 from glancefs.registries.base import ImageQuery, Registry, Superseded
 from glancefs.registries.locks import Presented, Touched
 from glancefs.rules import begun, check_may_add, check_may_say, check_unprotected, in_status, may_change, may_see
-from glancefs.stores.base import Source, Space, Store, Stored, has_real_files
+from glancefs.stores.base import Source, Space, Store, Stored, allocated_at, has_real_files
 
 _log = logging.getLogger(__name__)
 
@@ -132,6 +132,10 @@ class Images:
             raise ImageNotFound(f"Image {image.id!r} has no data: its status is {image.status}.")
         store = self._store_of(image.location)
         return store.allocated(image.location) if has_real_files(store) else image.size
+
+    def allocated_at(self, locations: Sequence[str]) -> Sequence[int | None]:
+        """Give the bytes that data take on local disks, by the texts of their locations; None where nobody can tell."""
+        return allocated_at(self._stores, locations)
 
     # ---- adding
 

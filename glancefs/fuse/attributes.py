@@ -9,6 +9,7 @@ Threading: belongs to the loop's thread.
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +18,8 @@ from pyfuse3 import EntryAttributes, StatvfsData
 from glancefs.fuse.inodes import Inode
 from glancefs.fuse.users import Ids, Users
 from glancefs.stores.base import Space
-from glancefs.tree import Entry, EntryKind
+from glancefs.tree import EntryKind, Listed
+from glancefs.tree.entries import FILE_MODE
 
 BEST_REQUEST: Final = 1 << 20
 """st_blksize: cp, cat and tar read and write in pieces of this size, in bytes."""
@@ -74,8 +76,33 @@ class Appearance:
         shown.entry_timeout = 0 if is_asked else self.entry_timeout
         return shown
 
-    def prepare(self, entry: Entry) -> None:
-        """Find out what an entry's attributes take, in the thread that has looked for it."""
+    def listing(self) -> EntryAttributes:
+        """Give what all images of a listing have in common, for `fill_in`."""
+        shown = EntryAttributes()
+        shown.st_mode = stat.S_IFREG | (FILE_MODE & ~self.umask)
+        shown.st_nlink = 1
+        shown.st_uid = self.uid
+        shown.st_gid = self.gid
+        shown.st_blksize = BEST_REQUEST
+        shown.attr_timeout = self.attr_timeout
+        shown.entry_timeout = self.entry_timeout
+        return shown
+
+    def fill_in(self, shown: EntryAttributes, ino: int, listed: Listed) -> None:
+        """Make the attributes of one image out of what `listing` gave; they are copied when they are told."""
+        shown.st_ino = ino
+        shown.st_size = listed.size
+        shown.st_blocks = -(-listed.allocated // _BLOCK)
+        shown.st_mtime_ns = shown.st_atime_ns = listed.mtime_ns
+        shown.st_ctime_ns = listed.ctime_ns
+
+    @property
+    def shares_names(self) -> bool:
+        """Whether everybody sees the same names."""
+        return True
+
+    def prepare(self, owners: Iterable[str | None]) -> None:
+        """Find out what attributes of images of these owners take, in the thread that has looked for them."""
 
     def nothing(self) -> EntryAttributes:
         """Say that there is nothing at a name, and that the kernel may remember it."""
@@ -99,10 +126,30 @@ class OwnAppearance(Appearance):
     me: Ids
     """Who looks: whose the files are that are not yet images."""
 
-    def prepare(self, entry: Entry) -> None:
-        """Find out who the owner is on this machine."""
-        if entry.image is not None:
-            self.users.learn(entry.image.owner)
+    def prepare(self, owners: Iterable[str | None]) -> None:
+        """Find out who the owners are on this machine."""
+        for owner in set(owners):
+            self.users.learn(owner)
+
+    def listing(self) -> EntryAttributes:
+        """See `Appearance.listing`."""
+        shown = Appearance.listing(self)
+        shown.entry_timeout = 0
+        return shown
+
+    def fill_in(self, shown: EntryAttributes, ino: int, listed: Listed) -> None:
+        """See `Appearance.fill_in`."""
+        Appearance.fill_in(self, shown, ino, listed)
+        ids = self.users.ids_of(listed.owner)
+        shown.st_uid, shown.st_gid = ids.uid, ids.gid
+        is_open = listed.kind is EntryKind.IMAGE and listed.is_public
+        shown.st_mode = stat.S_IFREG | ((FILE_MODE if is_open else _PRIVATE) & ~self.umask)
+        shown.attr_timeout = self.attr_timeout if is_open else 0
+
+    @property
+    def shares_names(self) -> bool:
+        """See `Appearance.shares_names`."""
+        return False
 
     def attributes(self, inode: Inode) -> EntryAttributes:
         """Give an inode's attributes."""

@@ -151,8 +151,10 @@ class Watcher:
         elif inode is not None:
             notices.name(self._inodes, path)
             self._inodes.lose(inode)
-        elif self._absent.pop(path, None) is not None:
-            notices.name(self._inodes, path)
+        else:
+            self._inodes.doubt(path)
+            if self._absent.pop(path, None) is not None:
+                notices.name(self._inodes, path)
 
     def _name_may_differ(self, path: str, inode: Inode | None, notices: Notices) -> None:
         """Take back what the kernel was told of a path, unless it leads to this very inode."""
@@ -160,8 +162,10 @@ class Watcher:
         if known is not None and known is not inode:
             self._inodes.leave(path)
             notices.name(self._inodes, path)
-        elif known is None and self._absent.pop(path, None) is not None:
-            notices.name(self._inodes, path)
+        elif known is None:
+            self._inodes.doubt(path)
+            if self._absent.pop(path, None) is not None:
+                notices.name(self._inodes, path)
 
     def _update(self, inode: Inode, image: Image, notices: Notices) -> None:
         kind = EntryKind.IMAGE if image.status is ImageStatus.AVAILABLE else EntryKind.QUEUED

@@ -9,8 +9,7 @@ Threading: belongs to the loop's thread; pages are fetched in threads.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -18,34 +17,30 @@ import trio
 
 from glancefs.errors import GlancefsError
 from glancefs.fuse.bridge import Bridge
-from glancefs.tree import Entry, EntryKind, ImageTree
+from glancefs.tree import Entry, EntryKind, ImageTree, Listed
 
 _PAGE: Final = 1000
 _KEPT: Final = 2
 """In pages: the kernel asks again for the entries that did not fit its reader's buffer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """An entry of a folder, and the bytes that it takes on disk."""
-
-    entry: Entry
-    allocated: int
+Prepare = Callable[[Iterable[str | None]], None]
+"""Finds out, in a thread, what attributes of images of these owners take."""
 
 
 class FolderHandle:
     """An open folder."""
 
-    def __init__(self, *, tree: ImageTree, bridge: Bridge, path: str, prepare: Callable[[Entry], None]) -> None:
-        """``prepare`` is called in a thread with each entry that is to be handed out."""
+    def __init__(self, *, tree: ImageTree, bridge: Bridge, path: str, prepare: Prepare) -> None:
+        """``prepare`` is called in a thread with the owners of the images that are to be handed out."""
         self.path: Final = path
         self._tree: Final = tree
         self._bridge: Final = bridge
         self._prepare: Final = prepare
         self._turn: Final = trio.Lock()
-        self._pages: Iterator[Sequence[Entry]] | None = None
+        self._pages: Iterator[Sequence[Listed]] | None = None
         self._following: _Following | None = None
-        self._kept: list[list[Listed]] = []
+        self._kept: list[Sequence[Listed]] = []
         self._first = 0
         """The place of the first entry that is kept."""
         self._is_complete = False
@@ -77,7 +72,7 @@ class FolderHandle:
 
     async def _fetch(self) -> None:
         if self._pages is None:
-            self._pages = self._tree.list(self.path, page_size=_PAGE)
+            self._pages = self._tree.list_briefly(self.path, page_size=_PAGE)
         following, self._following = self._following or self._begin(self._pages), None
         page = await following.get()
         if page is None:
@@ -90,8 +85,8 @@ class FolderHandle:
             self._first += len(self._kept.pop(0))
         self._kept.append(page)
 
-    def _begin(self, pages: Iterator[Sequence[Entry]]) -> _Following:
-        following = _Following(work=partial(self._bridge.look, _page, self._tree, pages, self._prepare))
+    def _begin(self, pages: Iterator[Sequence[Listed]]) -> _Following:
+        following = _Following(work=partial(self._bridge.look, _page, pages, self._prepare))
         self._bridge.start(following.run)
         return following
 
@@ -99,10 +94,10 @@ class FolderHandle:
 class _Following:
     """A page that is being fetched, whether anybody will ask for it or not."""
 
-    def __init__(self, *, work: Callable[[], Awaitable[list[Listed] | None]]) -> None:
+    def __init__(self, *, work: Callable[[], Awaitable[Sequence[Listed] | None]]) -> None:
         self._work: Final = work
         self._done: Final = trio.Event()
-        self._page: list[Listed] | None = None
+        self._page: Sequence[Listed] | None = None
         self._error: Exception | None = None
 
     async def run(self) -> None:
@@ -113,7 +108,7 @@ class _Following:
             self._error = error
         self._done.set()
 
-    async def get(self) -> list[Listed] | None:
+    async def get(self) -> Sequence[Listed] | None:
         """Give the page, or None behind the last one. Raises what fetching it raised."""
         await self._done.wait()
         if self._error is not None:
@@ -121,13 +116,19 @@ class _Following:
         return self._page
 
 
-def _page(tree: ImageTree, pages: Iterator[Sequence[Entry]], prepare: Callable[[Entry], None]) -> list[Listed] | None:
-    entries = next(pages, None)
-    if entries is None:
-        return None
-    for entry in entries:
-        prepare(entry)
-    return [Listed(entry, allocated(tree, entry)) for entry in entries]
+def _page(pages: Iterator[Sequence[Listed]], prepare: Prepare) -> Sequence[Listed] | None:
+    page = next(pages, None)
+    if page is not None:
+        prepare(listed.owner for listed in page)
+    return page
+
+
+def looked_up(tree: ImageTree, path: str, prepare: Prepare) -> tuple[Entry, int]:
+    """Give what is at a path, and the bytes that it takes on disk. Raises as `ImageTree.lookup` does."""
+    entry = tree.lookup(path)
+    if entry.image is not None:
+        prepare([entry.image.owner])
+    return entry, allocated(tree, entry)
 
 
 def allocated(tree: ImageTree, entry: Entry) -> int:

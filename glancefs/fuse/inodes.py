@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from glancefs.fuse.statistics import Statistics
-from glancefs.tree import Entry, EntryKind
-from glancefs.tree.entries import inode_number
+from glancefs.tree import Entry, EntryKind, Listed
+from glancefs.tree.entries import FILE_MODE, inode_number
 
 if TYPE_CHECKING:
     from glancefs.fuse.staged import StagedFile
@@ -53,6 +53,8 @@ class Inode:
     """By how many of our own open files and running requests it is held."""
     is_gone: bool = False
     """Removed; whoever has it open goes on."""
+    is_whole: bool = False
+    """For a folder: everything that is in it has an inode, so nothing else has to be looked for."""
     file: StagedFile | None = None
     """The staged file that it is, or was until it became an image."""
     other_keys: list[str] = field(default_factory=list)
@@ -99,6 +101,29 @@ class Inodes:
         self.refresh(inode, entry, allocated=allocated)
         if not is_listed:
             self.remember(inode, entry)
+        return inode
+
+    def known(self, listed: Listed) -> Inode | None:
+        """Give the inode for what was listed, if there is one."""
+        return self._bound.get(listed.key) or self._by_number.get(listed.ino)
+
+    def see_listed(self, inode: Inode | None, path: str, listed: Listed) -> Inode:
+        """Give the inode (None: a new one) for a listed image, brought up to date; the kernel was told of it."""
+        if inode is None:
+            inode = self._by_number[listed.ino] = Inode(ino=listed.ino, key=listed.key, path=path, kind=listed.kind)
+            self._by_path[path] = inode
+            self._statistics.inodes = len(self._by_number)
+            inode.mode = FILE_MODE
+        elif inode.path != path or inode.is_gone:
+            self.move(inode, path)
+        inode.is_gone = False
+        inode.kind = listed.kind
+        inode.size = listed.size
+        inode.mtime_ns = listed.mtime_ns
+        inode.ctime_ns = listed.ctime_ns
+        inode.allocated = listed.allocated
+        inode.owner, inode.is_public = listed.owner, listed.is_public
+        inode.lookups += 1
         return inode
 
     def make(self, key: str, path: str, kind: EntryKind) -> Inode:
@@ -164,12 +189,20 @@ class Inodes:
         below = f"{old}/"
         for inode in [inode for path, inode in self._by_path.items() if path == old or path.startswith(below)]:
             self.move(inode, new + inode.path[len(old) :])
+            inode.is_whole = False
             if inode.kind is EntryKind.FOLDER:
                 self.bind(f"folder:{inode.path}", inode)
 
     def leave(self, path: str) -> Inode | None:
         """Say that nothing is known to be at a path, without saying that what was there is gone."""
+        self.doubt(path)
         return self._by_path.pop(path, None)
+
+    def doubt(self, path: str) -> None:
+        """Say that something may be at a path that has no inode."""
+        folder = self._by_path.get(path.rpartition("/")[0])
+        if folder is not None:
+            folder.is_whole = False
 
     def lose(self, inode: Inode) -> None:
         """Say that an inode is gone: nothing is at its path, and who has it open goes on."""
@@ -202,6 +235,7 @@ class Inodes:
             del self._by_number[inode.ino]
         if self._by_path.get(inode.path) is inode:
             del self._by_path[inode.path]
+            self.doubt(inode.path)
         for key in inode.other_keys:
             if self._bound.get(key) is inode:
                 del self._bound[key]

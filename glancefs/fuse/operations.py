@@ -14,6 +14,7 @@ import errno
 import logging
 import select
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -27,9 +28,10 @@ from glancefs.fuse.attributes import Appearance, file_system
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.changes import Watcher
 from glancefs.fuse.files import OpenFiles
-from glancefs.fuse.folders import FolderHandle, Listed, allocated
+from glancefs.fuse.folders import FolderHandle, looked_up
 from glancefs.fuse.guard import guarded
 from glancefs.fuse.inodes import Inode, Inodes
+from glancefs.fuse.listing import tell_some
 from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.statistics import Statistics
@@ -113,9 +115,9 @@ class Operations(pyfuse3.Operations):
         path = self._path(parent_inode, name)
         inode = self._remembered(path)
         if inode is None:
-            try:
-                inode = await self._look(path)
-            except PathNotFound:
+            with suppress(PathNotFound):
+                inode = None if self._is_absent(parent_inode, path) else await self._look(path)
+            if inode is None:
                 self._watcher.was_absent(path, until=trio.current_time() + self._appearance.entry_timeout)
                 return self._appearance.nothing()
         replacement = self.files.replacements.give(ctx.pid, inode)
@@ -139,7 +141,9 @@ class Operations(pyfuse3.Operations):
         path = self._path(parent_inode, name)
         entry = await self._bridge.change(self._tree.make_folder, path)
         self._changed_names(path)
-        return self._told(self._see(entry))
+        inode = self._see(entry)
+        inode.is_whole = self._appearance.shares_names
+        return self._told(inode)
 
     @guarded
     async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
@@ -198,6 +202,7 @@ class Operations(pyfuse3.Operations):
         self._changed_names(new)
         replaced = self._inodes.at(new)
         if moved is None:
+            self._inodes.doubt(new)
             return
         if replaced is not None and replaced is not moved:
             self._inodes.lose(replaced)
@@ -328,6 +333,8 @@ class Operations(pyfuse3.Operations):
             self._publisher.became(file, entry.image)
         elif entry.path == inode.path:
             self._inodes.refresh(inode, entry, allocated=inode.allocated)
+        else:
+            self._inodes.doubt(entry.path)
 
     # ---- folders
 
@@ -350,22 +357,21 @@ class Operations(pyfuse3.Operations):
                 return
         place = max(start_id, _FIRST - 1) - (_FIRST - 1)
         while entries := await folder.at(place):
-            for listed in entries:
-                place += 1
-                if not self._list(token, listed, place + _FIRST - 1):
-                    return
+            told = tell_some(
+                token,
+                folder.path,
+                entries,
+                place + _FIRST,
+                inodes=self._inodes,
+                appearance=self._appearance,
+                see=partial(self._see, is_listed=True),
+            )
+            place += told
+            if told < len(entries):
+                return
 
     def _dots(self, folder: FolderHandle) -> EntryAttributes:
         return self._appearance.attributes(self._inodes.at(folder.path) or self._inodes.root)
-
-    def _list(self, token: ReaddirToken, listed: Listed, next_place: int) -> bool:
-        inode = self._see(listed.entry, allocated=listed.allocated, is_listed=True)
-        shown = self._appearance.attributes(inode)
-        if pyfuse3.readdir_reply(token, listed.entry.name.encode(), shown, next_place):
-            self._inodes.count(inode)
-            return True
-        self._inodes.free_if_unused(inode)
-        return False
 
     @guarded
     async def releasedir(self, fh: int) -> None:
@@ -452,11 +458,16 @@ class Operations(pyfuse3.Operations):
             return None
         return inode
 
+    def _is_absent(self, folder: int, path: str) -> bool:
+        """Say whether nothing can be at a path, while others' changes are being followed: it has no inode."""
+        known = self._inodes.get(folder)
+        return known is not None and known.is_whole and self._watcher.is_fresh and self._inodes.at(path) is None
+
     async def _look(self, path: str) -> Inode:
-        entry, size = await self._bridge.look(_lookup, self._tree, path, self._appearance)
+        entry, size = await self._bridge.look(looked_up, self._tree, path, self._appearance.prepare)
         return self._see(entry, allocated=size)
 
-    def _see(self, entry: Entry, *, allocated: int = 0, is_listed: bool = False) -> Inode:
+    def _see(self, entry: Entry, allocated: int = 0, *, is_listed: bool = False) -> Inode:
         entry = self._publisher.shown(entry)
         inode = self._inodes.see(entry, allocated=allocated, is_listed=is_listed)
         if entry.staged is not None:
@@ -483,9 +494,3 @@ class Operations(pyfuse3.Operations):
 _OF_OPEN_FILES: Final = frozenset({"read", "write", "flush", "release", "fsync"})
 _WRITING: Final = 0o3 | 0o1000
 """O_ACCMODE and O_TRUNC."""
-
-
-def _lookup(tree: ImageTree, path: str, appearance: Appearance) -> tuple[Entry, int]:
-    entry = tree.lookup(path)
-    appearance.prepare(entry)
-    return entry, allocated(tree, entry)

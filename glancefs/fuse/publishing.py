@@ -310,15 +310,17 @@ def _close(
     """Give what a close means, the image that it made, and the error that kept it from making one."""
     write_all(partial(upload.write_at, is_noted=False), pieces)
     verdict = closing(opener, ino, name)
+    image: Image | None = None
+    failure: Exception | None = None
     if is_simple and (verdict in _PUBLISHING or (verdict is Closing.UNKNOWN and upload.is_written)):
         try:
             image = tree.publish(upload)
         except (GlancefsError, OSError) as error:
-            return verdict, None, error
-        if image is None and pieces:
-            # A dot-file stays a file for long, and has to outlive this mount.
+            failure = error
+    if pieces and image is None:
+        try:
             upload.note()
-        return verdict, image, None
-    if pieces:
-        upload.note()
-    return verdict, None, None
+        except GlancefsError as error:
+            # What kept it from becoming an image is told first.
+            failure = failure or error
+    return verdict, image, failure

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-
-import trio
+from typing import TYPE_CHECKING
 
 from glancefs.fuse.finality import Opener
 from glancefs.fuse.inodes import Inode
+from glancefs.fuse.turn import Turn
 from glancefs.fuse.windows import WriteWindow
 from glancefs.reporting import Transfer
 from glancefs.staging import StagedState, StagedUpload
 from glancefs.tree import Entry
 from glancefs.tree.attributes import PROPERTY, unsaying
 from glancefs.tree.entries import MTIME, image_entry, staged_entry
+
+if TYPE_CHECKING:
+    import trio
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -31,7 +34,7 @@ class StagedFile:
     upload: StagedUpload
     inode: Inode
     window: WriteWindow
-    turn: trio.Lock = field(default_factory=trio.Lock)
+    turn: Turn = field(default_factory=Turn)
     """Held while it is decided what becomes of the file."""
     handles: int = 0
     writers: int = 0

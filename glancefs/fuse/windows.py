@@ -26,6 +26,7 @@ from glancefs.errors import DataMissing
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.mapping import WORTH_IT, FileMapping
 from glancefs.fuse.statistics import Statistics
+from glancefs.fuse.turn import Turn
 from glancefs.remote_reader import RemoteReader
 
 LARGEST_REQUEST: Final = 1 << 20
@@ -161,7 +162,7 @@ class WriteWindow:
     def __init__(self, *, bridge: Bridge, write_at: WriteAt) -> None:
         self._bridge: Final = bridge
         self._write_at: Final = write_at
-        self._turn: Final = trio.Lock()
+        self._turn: Final = Turn()
         self._gathered = bytearray()
         self._start = 0
         self._waiting: Final[deque[Piece]] = deque()
@@ -229,10 +230,9 @@ class WriteWindow:
         """
         async with self._turn:
             self._check()
-            async with self._progress:
-                while self._is_writing:
-                    await self._progress.wait()
-            self._check()
+            if self._is_writing:
+                await self._rest_of_crossing()
+                self._check()
             self._hand_over()
             pieces = tuple(self._waiting)
             self._waiting.clear()
@@ -243,9 +243,8 @@ class WriteWindow:
                 self.error = error if pieces else None
                 raise
             finally:
-                async with self._progress:
-                    self._is_writing = False
-                    self._progress.notify_all()
+                # Whoever waits for progress has the turn, which is ours.
+                self._is_writing = False
 
     def drop(self) -> None:
         """Give up what is not written yet: nobody will ever want it."""
@@ -264,6 +263,11 @@ class WriteWindow:
         if self._gathered:
             self._waiting.append((self._start, memoryview(self._gathered)))
             self._gathered = bytearray()
+
+    async def _rest_of_crossing(self) -> None:
+        async with self._progress:
+            while self._is_writing:
+                await self._progress.wait()
 
     def _begin(self) -> None:
         if self._waiting and not self._is_writing:

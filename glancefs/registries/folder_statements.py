@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 
 from glancefs.registries.database import Ways
-from glancefs.registries.folders import View
+from glancefs.registries.folders import Outline, View
 from glancefs.registries.rows import IMAGE_COLUMNS, Shelf
 from glancefs.registries.schema import folders, images
 from glancefs.registries.server_schema import key_column, leaf_column, leaf_expression
@@ -45,6 +45,8 @@ STEPS: Final = 64
 """How many paths are looked at before the next leap, where every leap is a statement."""
 
 FOLDER_COLUMNS: Final = tuple(folders.c)
+
+OUTLINE_COLUMNS: Final = tuple(images.c[name] for name in Outline._fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +139,21 @@ def _own_arm(shelf: Shelf) -> Part:
 @cache
 def page_statement(shape: Shape, *, goes_on: bool) -> Select[Any]:
     """Give one page of the images right in a folder, in the order of their leaves."""
+    return _page(shape, IMAGE_COLUMNS, goes_on=goes_on)
+
+
+@cache
+def outlines_statement(shape: Shape, *, goes_on: bool) -> Straight:
+    """Give the same page, as much of it as a listing tells."""
+    return Straight(_page(shape, OUTLINE_COLUMNS, goes_on=goes_on))
+
+
+def _page(shape: Shape, columns: Sequence[ColumnElement[Any]], *, goes_on: bool) -> Select[Any]:
     leaf = shape.leaf()
     marker = bindparam("after_leaf", type_=leaf.type), bindparam("after_place", type_=images.c.place.type)
     behind = shape.ways.behind((leaf, images.c.place), marker) if goes_on else [true()]
     arms = [
-        arm.select(*IMAGE_COLUMNS, images.c.place, leaf.label("leaf"))
+        arm.select(*columns, images.c.place, leaf.label("leaf"))
         .where(shape.in_folder(), piece)
         .order_by(leaf, images.c.place)
         .limit(bindparam("limit"))

@@ -42,6 +42,7 @@ from glancefs.registries.folder_statements import (
     leap_statements,
     made_statement,
     named_statement,
+    outlines_statement,
     page_statement,
     range_of,
     shape_of,
@@ -49,7 +50,7 @@ from glancefs.registries.folder_statements import (
     stop_of,
     there_statement,
 )
-from glancefs.registries.folders import Folder, FolderPage, Found, View
+from glancefs.registries.folders import Folder, FolderPage, Found, Outline, OutlinePage, View
 from glancefs.registries.locks import Presented, Touched
 from glancefs.registries.rows import IMAGE_COLUMNS, folder_key, image_of, seconds
 from glancefs.registries.schema import folders, images
@@ -87,16 +88,20 @@ class SqlFolders:
         """See `FolderRegistry.images_in`."""
         if limit <= 0:
             return FolderPage(images=(), marker=after)
-        values = {"folder": folder_key(path), "viewer": view.viewer, "limit": limit + 1}
-        if after is not None:
-            values["after_place"], values["after_leaf"] = _read_marker(after)
         statement = page_statement(shape_of(view, self._ways), goes_on=after is not None)
         with self._database.reading() as connection:
-            rows = fetched(connection.execute(statement, values), self._ways)
-        # One more than asked for tells whether there is more.
-        page = rows[:limit]
-        marker = f"{page[-1][-2]}:{page[-1][-1]}" if len(rows) > limit else None
-        return FolderPage(images=tuple(image_of(row[:-2]) for row in page), marker=marker)
+            rows = fetched(connection.execute(statement, _page_values(path, view, after, limit)), self._ways)
+        return FolderPage(images=tuple(image_of(row[:-2]) for row in rows[:limit]), marker=_marker(rows, limit))
+
+    @looks_again
+    def outlines_in(self, path: str, view: View, *, after: str | None = None, limit: int = 1000) -> OutlinePage:
+        """See `OutlinedRegistry.outlines_in`."""
+        if limit <= 0:
+            return OutlinePage(images=(), marker=after)
+        statement = outlines_statement(shape_of(view, self._ways), goes_on=after is not None)
+        with self._database.reading() as connection:
+            rows = statement.rows(connection, _page_values(path, view, after, limit), self._ways)
+        return OutlinePage(images=[Outline._make(row[:-2]) for row in rows[:limit]], marker=_marker(rows, limit))
 
     @looks_again
     def folders_in(self, path: str, view: View, *, after: str | None = None, limit: int = 1000) -> Sequence[Folder]:
@@ -219,6 +224,18 @@ def _at(connection: Connection, name: str, view: View, shape: Shape) -> Found:
     (row,) = at_statement(shape).rows(connection, values | range_of(folder_key(path)), shape.ways)
     folder = next(_with_rows(connection, [path], shape, view)) if row[-1] else None
     return Found(image=None if row[0] is None else image_of(row[: len(IMAGE_COLUMNS)]), folder=folder)
+
+
+def _page_values(path: str, view: View, after: str | None, limit: int) -> dict[str, Any]:
+    # One more than asked for tells whether there is more.
+    values: dict[str, Any] = {"folder": folder_key(path), "viewer": view.viewer, "limit": limit + 1}
+    if after is not None:
+        values["after_place"], values["after_leaf"] = _read_marker(after)
+    return values
+
+
+def _marker(rows: Sequence[tuple[Any, ...]], limit: int) -> str | None:
+    return f"{rows[limit - 1][-2]}:{rows[limit - 1][-1]}" if len(rows) > limit else None
 
 
 def _read_marker(text: str) -> tuple[int, str]:

@@ -9,7 +9,7 @@ Threading: every method of a store may be called from many threads at once; what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,10 +182,25 @@ class LocalStore(Store, Protocol):
         """Give the bytes that the data take on the disk, holes left out. Raises DataMissing, StoreUnavailable."""
         ...
 
+    def allocated_by_key(self, keys: Iterable[str]) -> Sequence[int | None]:
+        """Give the same of many keys of this store's, as its locations have them; None for what can't be told."""
+        ...
+
 
 def has_real_files(store: Store) -> TypeGuard[LocalStore]:
     """Say whether a store keeps its data in real files."""
     return store.capabilities.real_files
+
+
+def allocated_at(stores: Mapping[str, Store], locations: Sequence[str]) -> Sequence[int | None]:
+    """Give the bytes that data take on local disks, by the texts of their locations; None where nobody can tell."""
+    found: dict[str, int | None] = {}
+    for name, store in stores.items():
+        if has_real_files(store):
+            prefix = f"{name}:"
+            here = [text for text in locations if text.startswith(prefix)]
+            found.update(zip(here, store.allocated_by_key(text[len(prefix) :] for text in here), strict=True))
+    return [found.get(text) for text in locations]
 
 
 class AdoptingStore(Store, Protocol):

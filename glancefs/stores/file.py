@@ -27,7 +27,7 @@ import logging
 import os
 import secrets
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -397,6 +397,10 @@ class FileStore:
     def allocated(self, location: Location) -> int:
         """Give the bytes that the data take on the disk, holes left out. Raises DataMissing, StoreUnavailable."""
         return self._places.status(location).st_blocks * 512
+
+    def allocated_by_key(self, keys: Iterable[str]) -> Sequence[int | None]:
+        """Give the same of many; see `glancefs.stores.base.LocalStore.allocated_by_key`."""
+        return [self._places.allocated(key) for key in keys]
 
     def delete(self, location: Location) -> None:
         """Remove the data; data that are not there are fine. Raises StoreUnavailable."""

@@ -23,6 +23,9 @@ from glancefs.stores.owner import Owner
 _log = logging.getLogger(__name__)
 
 KEY: Final = re.compile(r"[0-9a-f]{32}")
+_KEY_LENGTH: Final = 32
+_BLOCK: Final = 512
+"""What stat(2) counts in, in bytes."""
 FOLDER: Final = re.compile(r"[0-9a-f]{2}")
 
 
@@ -74,6 +77,16 @@ class Places:
         if not stat.S_ISREG(status.st_mode):
             raise missing(location)
         return status
+
+    def allocated(self, key: str) -> int | None:
+        """Give the bytes that data take on the disk; None where that can't be told."""
+        if len(key) != _KEY_LENGTH or "/" in key:
+            return None
+        try:
+            # A listing asks this of every image.
+            return os.lstat(f"{self._text}/{key[:2]}/{key}").st_blocks * _BLOCK
+        except OSError:
+            return None
 
     def make_incoming(self) -> None:
         """Make the folder of uploads, and with it that of the store. Raises OSError."""

@@ -8,15 +8,17 @@ Threading: values are frozen; what they say of a staged file is as it was when t
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 from glancefs.model import MAX_NUMBER, Image, ImageStatus
-from glancefs.registries.folders import Folder
+from glancefs.registries.folders import Folder, Outline
 from glancefs.staging import StagedUpload
 
 MTIME: Final = "mtime"
@@ -28,6 +30,8 @@ LINK_MODE: Final = 0o777
 READ_ONLY_MODE: Final = 0o444
 
 _BILLION: Final = 1_000_000_000
+_AVAILABLE: Final = str(ImageStatus.AVAILABLE)
+_NO_PROPERTIES: Final = "{}"
 
 
 class EntryKind(Enum):
@@ -79,6 +83,24 @@ class Entry:
         return inode_number(self.key)
 
 
+class Listed(NamedTuple):
+    """What a listing says of something: enough for the attributes of a file. See `Entry` for what the fields mean."""
+
+    name: str
+    kind: EntryKind
+    key: str
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    allocated: int
+    """The bytes that it takes on a disk; its size, where nobody can tell."""
+    owner: str | None
+    is_public: bool
+    entry: Entry | None
+    """The whole of it; None for an image, of which a listing tells no more."""
+
+
 def inode_number(key: str) -> int:
     """Give the inode number of what has this `Entry.key`."""
     return int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) >> 2 | 2
@@ -100,6 +122,41 @@ def image_entry(path: str, image: Image, *, is_changeable: bool) -> Entry:
         ctime_ns=_nanoseconds(image.updated_at),
         image=image,
         is_changeable=is_changeable,
+    )
+
+
+def listed_image(name: str, image: Outline, allocated: int | None) -> Listed:
+    """Give what a listing says of an image."""
+    id, _, status, size, _, owner, is_public, created_at, updated_at, properties = image
+    key = f"image:{id}"
+    said = None if properties == _NO_PROPERTIES else read_mtime(json.loads(properties).get(MTIME))
+    kind, taken = EntryKind.QUEUED, 0
+    if status == _AVAILABLE:
+        kind, taken = EntryKind.IMAGE, size if allocated is None else allocated
+    mtime_ns = created_at * _BILLION if said is None else said
+    ctime_ns = updated_at * _BILLION
+    return Listed(name, kind, key, inode_number(key), size, mtime_ns, ctime_ns, taken, owner, bool(is_public), None)
+
+
+def listed_entries(entries: Sequence[Entry]) -> Sequence[Listed]:
+    """Give what a listing says of anything but images."""
+    return [_listed(entry) for entry in entries]
+
+
+def _listed(entry: Entry) -> Listed:
+    image = entry.image
+    return Listed(
+        name=entry.name,
+        kind=entry.kind,
+        key=entry.key,
+        ino=entry.ino,
+        size=entry.size,
+        mtime_ns=entry.mtime_ns,
+        ctime_ns=entry.ctime_ns,
+        allocated=entry.size,
+        owner=None if image is None else image.owner,
+        is_public=image is not None and image.is_public,
+        entry=entry,
     )
 
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final, NamedTuple, Protocol
 
 from glancefs.context import RequestContext
 from glancefs.errors import Forbidden, ImageNotFound, InvalidPath, IsAFolder, NotAFolder, PathNotFound
@@ -20,13 +22,49 @@ from glancefs.model import Image
 from glancefs.namesakes import has_digest, may_be_cut, namesake_paths, said_digest, said_id
 from glancefs.paths import RESERVED, is_reserved, join, name_of, path_of, split
 from glancefs.registries.base import ImageQuery
-from glancefs.registries.folders import Folder
+from glancefs.registries.folders import Folder, Outline, outline_of
 from glancefs.rules import may_change
-from glancefs.tree.entries import Entry, EntryKind, folder_entry, image_entry, staged_entry
+from glancefs.tree.entries import (
+    Entry,
+    EntryKind,
+    Listed,
+    folder_entry,
+    image_entry,
+    listed_entries,
+    listed_image,
+    staged_entry,
+)
 from glancefs.tree.overlay import Overlay
-from glancefs.tree.ports import TreeFolders, TreeImages
+from glancefs.tree.ports import ImagesOnDisk, OutlinedFolders, TreeFolders, TreeImages
 
 _PAGE: Final = 1000
+
+
+class _Named(Protocol):
+    """An image, as far as its path goes."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """The names in a folder that its images don't get."""
+
+    by_folders: set[str] = field(default_factory=set)
+    """What is called so is beside."""
+    by_files: set[str] = field(default_factory=set)
+    """What is called so is hidden by a staged file."""
+
+
+class _Ends(NamedTuple):
+    """Which ends of a folder a page of its images has."""
+
+    is_first: bool
+    is_last: bool
 
 
 class Looking:
@@ -84,7 +122,7 @@ class Looking:
             raise IsAFolder(f"{path!r} is a folder.")
         return entry
 
-    def path_of_image(self, image: Image) -> str:
+    def path_of_image(self, image: _Named) -> str:
         """Give the one path at which an image is."""
         path = path_of(image.name)
         if image.id in self._folders.first_of_their_names(self._context, [image.id]) and self.folder(path) is None:
@@ -93,24 +131,24 @@ class Looking:
 
     def list(self, path: str, *, page_size: int) -> Iterator[Sequence[Entry]]:
         """Give what a folder holds, in pages: folders, then staged files, then images. Raises as `need_folder` does."""
-        self.need_folder(path)
-        names: set[str] = set()
-        for folders in self._folder_pages(path, page_size):
-            names.update(split(folder.path)[1] for folder in folders)
-            yield [self.folder_entry(folder) for folder in folders]
-        staged_only = sorted(self._overlay.folders_in(path) - names - {RESERVED})
-        names.update(staged_only)
-        staged = self._overlay.in_folder(path)
-        yield [
-            *(self.folder_entry(Folder(path=join(path, name))) for name in staged_only),
-            *(staged_entry(join(path, name), file) for name, file in staged),
-        ]
-        hidden = {name for name, _ in staged}
-        is_first = True
-        for images, is_last in self._image_pages(path, page_size):
-            entries = self._entries(path, images, names, is_first=is_first, is_last=is_last)
-            yield [entry for entry in entries if entry.name not in hidden]
-            is_first = False
+        taken = _Taken()
+        yield from self._list_others(path, taken, page_size)
+        for images, ends in self._image_pages(path, page_size):
+            leaves = zip(self._leaves(images, taken, ends), images, strict=True)
+            yield [self.image_entry(join(path, leaf), image) for leaf, image in leaves if leaf is not None]
+
+    def list_briefly(self, path: str, *, page_size: int) -> Iterator[Sequence[Listed]]:
+        """Give the same, as much of it as the attributes of files take."""
+        taken = _Taken()
+        for entries in self._list_others(path, taken, page_size):
+            yield listed_entries(entries)
+        on_disk = self._images if isinstance(self._images, ImagesOnDisk) else None
+        for images, ends in self._outline_pages(path, page_size):
+            leaves = self._leaves(images, taken, ends)
+            places = [image.location or "" for image in images]
+            sizes: Sequence[int | None] = [None] * len(images) if on_disk is None else on_disk.allocated_at(places)
+            together = zip(leaves, images, sizes, strict=True)
+            yield [listed_image(leaf, image, size) for leaf, image, size in together if leaf is not None]
 
     def folder_entry(self, folder: Folder) -> Entry:
         """Give the entry of a folder."""
@@ -151,7 +189,7 @@ class Looking:
             images = self._images.find_all(self._context, query)
         yield from (image for image in images if has_digest(image.id, digest))
 
-    def _namesake_path(self, image: Image) -> str:
+    def _namesake_path(self, image: _Named) -> str:
         last = ""
         for last in namesake_paths(path_of(image.name), image.id):
             # An image that is really called like this is at this path, and this one behind it.
@@ -165,6 +203,21 @@ class Looking:
 
     # ---- listing
 
+    def _list_others(self, path: str, taken: _Taken, page_size: int) -> Iterator[Sequence[Entry]]:
+        """Give what is no image, and take down its names."""
+        self.need_folder(path)
+        for folders in self._folder_pages(path, page_size):
+            taken.by_folders.update(split(folder.path)[1] for folder in folders)
+            yield [self.folder_entry(folder) for folder in folders]
+        staged_only = sorted(self._overlay.folders_in(path) - taken.by_folders - {RESERVED})
+        taken.by_folders.update(staged_only)
+        staged = self._overlay.in_folder(path)
+        taken.by_files.update(name for name, _ in staged)
+        yield [
+            *(self.folder_entry(Folder(path=join(path, name))) for name in staged_only),
+            *(staged_entry(join(path, name), file) for name, file in staged),
+        ]
+
     def _folder_pages(self, path: str, page_size: int) -> Iterator[Sequence[Folder]]:
         after = None
         while True:
@@ -174,34 +227,49 @@ class Looking:
                 return
             after = folders[-1].path
 
-    def _image_pages(self, path: str, page_size: int) -> Iterator[tuple[Sequence[Image], bool]]:
-        """Give the images of a folder in pages, and of each whether it is the last one."""
+    def _image_pages(self, path: str, page_size: int) -> Iterator[tuple[Sequence[Image], _Ends]]:
         marker = None
         while True:
             page = self._folders.images_in(self._context, path, after=marker, limit=page_size)
-            yield page.images, page.marker is None
+            yield page.images, _Ends(is_first=marker is None, is_last=page.marker is None)
             if page.marker is None:
                 return
             marker = page.marker
 
-    def _entries(
-        self, path: str, images: Sequence[Image], folders: set[str], *, is_first: bool, is_last: bool
-    ) -> Iterator[Entry]:
-        """Give the entries of a page of images; namesakes are side by side, perhaps across the ends of the page."""
-        names: list[str | None] = [None, *(image.name for image in images), None]
-        unsure = [
-            image.id
-            for number, image in enumerate(images)
-            if image.name in {names[number], names[number + 2]}
-            or (number == 0 and not is_first)
-            or (number == len(images) - 1 and not is_last)
-        ]
-        first = self._folders.first_of_their_names(self._context, unsure) if unsure else ()
-        others = set(unsure).difference(first)
+    def _outline_pages(self, path: str, page_size: int) -> Iterator[tuple[Sequence[Outline], _Ends]]:
+        if not isinstance(self._folders, OutlinedFolders):
+            for images, ends in self._image_pages(path, page_size):
+                yield [outline_of(image) for image in images], ends
+            return
+        marker = None
+        while True:
+            page = self._folders.outlines_in(self._context, path, after=marker, limit=page_size)
+            yield page.images, _Ends(is_first=marker is None, is_last=page.marker is None)
+            if page.marker is None:
+                return
+            marker = page.marker
+
+    def _leaves(self, images: Sequence[_Named], taken: _Taken, ends: _Ends) -> Sequence[str | None]:
+        """Give the file name of each image of a page, None where a staged file hides it.
+
+        Namesakes are side by side, perhaps across the ends of the page.
+        """
+        if not images:
+            return ()
+        names = [image.name for image in images]
+        unsure = set(() if ends.is_first else (0,)) | set(() if ends.is_last else (len(names) - 1,))
+        for number, (name, following) in enumerate(pairwise(names)):
+            if name == following:
+                unsure |= {number, number + 1}
+        ids = [images[number].id for number in unsure]
+        others = set(ids).difference(self._folders.first_of_their_names(self._context, ids)) if ids else set()
+        leaves: list[str | None] = []
         for image in images:
-            name = split(path_of(image.name))[1]
-            is_plain = image.id not in others and name not in folders
-            yield self.image_entry(join(path, name) if is_plain else self._namesake_path(image), image)
+            leaf = path_of(image.name).rpartition("/")[2]
+            if leaf in taken.by_folders or (others and image.id in others):
+                leaf = split(self._namesake_path(image))[1]
+            leaves.append(None if leaf in taken.by_files else leaf)
+        return leaves
 
 
 def check_not_reserved(path: str) -> None:

@@ -12,14 +12,14 @@ Threading: implementations are thread-safe.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from glancefs.context import RequestContext
 from glancefs.model import Image, ImageChanges, NewImage
 from glancefs.reader import DataReader
 from glancefs.registries.base import Changes, ImageQuery
 from glancefs.registries.dead_properties import OfFolder, Subject
-from glancefs.registries.folders import Folder, FolderPage, Found
+from glancefs.registries.folders import Folder, FolderPage, Found, OutlinePage
 from glancefs.registries.locks import Lock, Touched
 from glancefs.staging import StagedUpload
 from glancefs.stores.base import Source, Space
@@ -99,6 +99,26 @@ class TreeImages(Protocol):
 
     def space(self) -> Space | None:
         """Tell the room for new images."""
+        ...
+
+
+@runtime_checkable
+class ImagesOnDisk(Protocol):
+    """Images whose data may lie on local disks. Those of `TreeImages` need not be; then their sizes are shown."""
+
+    def allocated_at(self, locations: Sequence[str]) -> Sequence[int | None]:
+        """Give the bytes that data take on local disks."""
+        ...
+
+
+@runtime_checkable
+class OutlinedFolders(Protocol):
+    """Folders that know shorter listings. Those of `TreeFolders` need not; then they are made of whole images."""
+
+    def outlines_in(
+        self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
+    ) -> OutlinePage:
+        """Give what a listing tells of one page of the images right in a folder."""
         ...
 
 

@@ -34,7 +34,7 @@ from glancefs.errors import (
 from glancefs.model import Image, ImageStatus, ImageType
 from glancefs.paths import name_of, path_of, split
 from glancefs.registries.base import Registry, Superseded
-from glancefs.registries.folders import Folder, Found, View
+from glancefs.registries.folders import Folder, Found, OutlinedRegistry, View, outlines_of
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATER = datetime(2026, 1, 2, 3, 4, 6, tzinfo=UTC)
@@ -85,6 +85,9 @@ def images_in(registry: Registry, path: str, view: View, *, limit: int = 1000) -
     marker: str | None = None
     while True:
         page = registry.folders.images_in(path, view, after=marker, limit=limit)
+        if isinstance(registry.folders, OutlinedRegistry):
+            outlines = registry.folders.outlines_in(path, view, after=marker, limit=limit)
+            assert outlines == outlines_of(page)
         found.extend(page.images)
         if (marker := page.marker) is None:
             return found

@@ -3,7 +3,7 @@
 
 import tracemalloc
 
-from glancefs.fuse.inodes import Inodes
+from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.statistics import Statistics
 from glancefs.tree import Entry, EntryKind
 
@@ -113,3 +113,31 @@ def test_memory_is_flat_over_a_million_lookups() -> None:
         tracemalloc.stop()
     assert len(inodes) == 1
     assert after < before + 100_000
+
+
+def test_a_folder_of_which_all_is_known_is_no_longer_once_something_is_forgotten() -> None:
+    inodes = Inodes(statistics=Statistics())
+
+    def whole(path: str) -> Inode:
+        made = inodes.see(folder(path), allocated=0)
+        inodes.count(made)
+        made.is_whole = True
+        return made
+
+    here = whole("a")
+    inode = inodes.see(entry("a/b"), allocated=0)
+    inodes.count(inode)
+    inodes.lose(inode)
+    assert [here.is_whole] == [True]
+    inodes.forget(inode.ino, 1)
+    assert [here.is_whole] == [True]
+    inode = inodes.see(entry("a/c"), allocated=0)
+    inodes.count(inode)
+    inodes.forget(inode.ino, 1)
+    assert [here.is_whole] == [False]
+    there = whole("d")
+    inodes.doubt("d/e")
+    assert [there.is_whole] == [False]
+    moved = whole("f")
+    inodes.move_below("f", "g")
+    assert (moved.path, moved.is_whole) == ("g", False)

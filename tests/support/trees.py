@@ -26,7 +26,7 @@ from glancefs.registries.sql import SqlRegistry, registry_url
 from glancefs.staging import StagedUpload, Staging
 from glancefs.stores.base import Store
 from glancefs.stores.file import FileStore
-from glancefs.tree import Entry, EntryKind, ImageTree
+from glancefs.tree import Entry, EntryKind, ImageTree, Listed
 
 ALICE, BOB = RequestContext(user="alice"), RequestContext(user="bob")
 ADMIN = RequestContext(user="root", is_admin=True)
@@ -129,15 +129,36 @@ def names(tree: ImageTree, path: str = "", *, page_size: int = 1000) -> list[str
 
 
 def walk(tree: ImageTree, path: str = "", *, page_size: int = 2) -> dict[str, Entry]:
-    """List everything below a folder."""
+    """List everything below a folder, in both ways."""
     found: dict[str, Entry] = {}
-    for page in tree.list(path, page_size=page_size):
+    pages = list(tree.list(path, page_size=page_size))
+    briefly = [listed for page in tree.list_briefly(path, page_size=page_size) for listed in page]
+    assert briefly == [brief(tree, entry) for page in pages for entry in page]
+    for page in pages:
         for entry in page:
             assert entry.path not in found, "a folder names everything once"
             found[entry.path] = entry
             if entry.kind is EntryKind.FOLDER:
                 found |= walk(tree, entry.path, page_size=page_size)
     return found
+
+
+def brief(tree: ImageTree, entry: Entry) -> Listed:
+    """Give what a listing says of something."""
+    image = entry.image
+    return Listed(
+        name=entry.name,
+        kind=entry.kind,
+        key=entry.key,
+        ino=entry.ino,
+        size=entry.size,
+        mtime_ns=entry.mtime_ns,
+        ctime_ns=entry.ctime_ns,
+        allocated=tree.allocated(entry) if image is not None else entry.size,
+        owner=None if image is None else image.owner,
+        is_public=image is not None and image.is_public,
+        entry=entry if image is None else None,
+    )
 
 
 def put_staged(tree: ImageTree, path: str, data: bytes) -> StagedUpload:

@@ -93,7 +93,7 @@ class CrashRun:
         for path in sorted((mount / ".glance" / "pending").iterdir()):
             self.broken_off += 1
             name = path.name.partition("~")[0].removeprefix(".").removesuffix(".tmp")
-            assert name in self.promises.may_hold or path.name.startswith("."), path
+            assert name in self.promises.may_hold or path.name.startswith((".", "recovered-")), path
             path.read_bytes()
             if self.chance.random() < 0.5:
                 path.unlink()
@@ -113,6 +113,22 @@ class CrashRun:
             kept = list((mount.data / "images").glob("??/*"))
             assert len(kept) == len(mount.images())
             assert core.stores
+
+
+@pytest.mark.promise(
+    "A small file whose last close was being answered when its mount was killed may be in `.glance/pending` as "
+    "`recovered-KEY`: its name is lost, not its data."
+)
+def test_a_death_in_the_last_moment_costs_a_file_its_name(mounts: Mounts) -> None:
+    mounted = mounts.mount()
+    (mounted / ".a").write_bytes(b"data")
+    mounted.kill()
+    # What such a death leaves: the data alone.
+    (known,) = mounted.data.glob("images/incoming/staged/*/*.json")
+    known.unlink()
+    again = mounts.mount()
+    assert (again / f".glance/pending/recovered-{known.stem}").read_bytes() == b"data"
+    assert "WARNING" not in again.log()
 
 
 def test_a_mount_whose_root_the_kernel_remembers_is_known_for_dead(mounts: Mounts, tmp_path: Path) -> None:

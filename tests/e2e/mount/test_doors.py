@@ -44,6 +44,26 @@ def test_an_image_posted_over_rest_appears_as_a_file(served: tuple[Mount, Runnin
     assert [path.name for path in mounted.point.iterdir()] == ["folder"]
 
 
+@pytest.mark.promise(PROMISE)
+@pytest.mark.needs("getfattr")
+def test_what_comes_into_a_new_folder_in_other_ways_is_found(served: tuple[Mount, RunningServer]) -> None:
+    mounted, server = served
+    (mounted / "new").mkdir()
+    (mounted / "new/a.raw").write_bytes(b"data")
+    assert not (mounted / "new/b.raw").exists()
+    post(server, "new/b.raw", b"posted")
+    eventually((mounted / "new/b.raw").exists)
+    mounted.run("setfattr", "-n", "user.glance.name", "-v", "new/c.raw", "new/b.raw")
+    assert (mounted / "new/c.raw").read_bytes() == b"posted"
+    (mounted / "d.raw").write_bytes(b"moved")
+    (mounted / "empty").mkdir()
+    (mounted / "d.raw").rename(mounted / "empty/d.raw")
+    (mounted / "empty").rename(mounted / "full")
+    assert (mounted / "full/d.raw").read_bytes() == b"moved"
+    (mounted / "full/d.raw").unlink()
+    assert not (mounted / "full/d.raw").exists()
+
+
 def test_a_file_that_was_closed_is_available_over_rest_at_once(served: tuple[Mount, RunningServer]) -> None:
     mounted, server = served
     (mounted / "a.raw").write_bytes(b"data")
