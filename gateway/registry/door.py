@@ -21,7 +21,7 @@ from gateway.problems import method_not_allowed, not_found, problem_response
 from gateway.registry.images import ImagesOfRegistry
 from gateway.waking import LONGEST_WAIT, Waking
 from gateway.wsgi import POSTPONE_KEY, ROUTE_KEY, Request, Response, no_content, whole
-from glancefs.errors import InvalidRequest, NotAuthenticated
+from glancefs.errors import Forbidden, InvalidRequest, NotAuthenticated
 from glancefs.registries.base import Registry, ServedRegistry
 from glancefs.registries.calls import Call, every_call
 from glancefs.registries.values import to_json
@@ -78,6 +78,10 @@ class RegistryDoor:
         if not request.context.is_admin:
             message = "The registry answers those who present its token."
             raise NotAuthenticated(message)
+        if request.header("origin") is not None:
+            # A page that somebody has open may send plain forms to servers of their own machine.
+            message = "The registry answers programs, not pages in browsers."
+            raise Forbidden(message)
         handlers = self._handlers(request)
         if handlers is None:
             return problem_response(not_found(request.path), accept=request.header("accept"))

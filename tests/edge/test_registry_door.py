@@ -60,6 +60,13 @@ def new(name: str = "debian", **said: Any) -> dict[str, Any]:
 # ---- who may ask
 
 
+def test_a_page_in_a_browser_changes_nothing(asked: Ask) -> None:
+    page = {"Origin": "http://elsewhere.example", "Content-Type": "text/plain"}
+    assert asked("POST", "/images", new(), page).status == 403
+    assert asked("GET", "/images", headers=page).status == 403
+    assert asked("GET", "/images").json["images"] == []
+
+
 @pytest.mark.parametrize(
     "said", [None, "Bearer another", "Bearer", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xff"], ids=str
 )
