@@ -3,9 +3,9 @@
 
 Answers for the form of every value (`docs/reference/registry.md`): objects with the fields' names, times as
 ``YYYY-MM-DD HH:MM:SS`` in UTC, locations as ``STORE:KEY``, enumerations by their values, mappings of other things than
-texts as lists of pairs; what is to stay as it is is not said. Reading is strict: a field that is missing or of another
-type is an error, never a guess. So is an unknown one, but in what a later version says to an earlier one. Whether a
-value makes sense, it does not know.
+texts as lists of pairs, named tuples of plain values as lists; what is to stay as it is is not said. Reading is strict:
+a field that is missing or of another type is an error, never a guess. So is an unknown one, but in what a later version
+says to an earlier one. Whether a value makes sense, it does not know.
 
 Threading: pure functions; readers are built once for each type and kept.
 """
@@ -45,6 +45,8 @@ def to_json(value: object, *, is_brief: bool = False) -> Any:  # noqa: ANN401, P
         return str(value)
     if is_dataclass(value):
         return _object_to_json(value, is_brief=is_brief)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return list(value)
     if isinstance(value, Mapping):
         if all(isinstance(key, str) for key in value):
             return {key: to_json(one, is_brief=is_brief) for key, one in value.items()}
@@ -88,6 +90,8 @@ def reader_of(kind: Any, *, is_lenient: bool = False) -> Reader:  # noqa: ANN401
         return _enum_reader(kind)
     if isinstance(kind, type) and is_dataclass(kind):
         return _object_reader(kind, is_lenient=is_lenient)
+    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_make"):
+        return _row_reader(kind)
     return _compound_reader(kind, is_lenient=is_lenient)
 
 
@@ -178,6 +182,22 @@ def _object_reader(kind: type[Any], *, is_lenient: bool) -> Reader:
 
     def read(value: object) -> object:
         return kind(**read_fields(value))
+
+    return read
+
+
+def _row_reader(kind: type[Any]) -> Reader:
+    """Give what reads a named tuple of plain values; a listing has one of them for each image."""
+    hints = get_type_hints(kind)
+    wanted = [frozenset(get_args(hints[name]) or {hints[name]}) for name in kind._fields]
+
+    def read(value: object) -> object:
+        if not isinstance(value, list) or len(value) != len(wanted):
+            raise _not_a(kind.__name__)
+        # True is an int to Python; it is not meant where a number is.
+        if not all(type(one) in types_ for one, types_ in zip(value, wanted, strict=True)):
+            raise _not_a(kind.__name__)
+        return kind(*value)
 
     return read
 

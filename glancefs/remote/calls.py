@@ -19,7 +19,7 @@ from glancefs.context import RequestContext
 from glancefs.model import Image, ImageChanges, NewImage
 from glancefs.registries.base import ImageQuery
 from glancefs.registries.calls import Call, calls_of
-from glancefs.registries.folders import Folder, FolderPage, Found
+from glancefs.registries.folders import Folder, FolderPage, Found, OutlinePage
 from glancefs.registries.locks import Touched
 from glancefs.stores.base import Space
 
@@ -127,6 +127,12 @@ class FolderCalls(Protocol):
         self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
     ) -> FolderPage:
         """Give one page of the images right in a folder."""
+        ...
+
+    def outlines_in(
+        self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
+    ) -> OutlinePage:
+        """Give what a listing tells of the same page of images."""
         ...
 
     def folders_in(

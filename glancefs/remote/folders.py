@@ -18,7 +18,7 @@ from glancefs.context import RequestContext
 from glancefs.errors import Forbidden, GlancefsError, Unavailable
 from glancefs.model import Image
 from glancefs.registries.base import POLLED, Changes
-from glancefs.registries.folders import Folder, FolderPage, Found
+from glancefs.registries.folders import Folder, FolderPage, Found, OutlinePage
 from glancefs.registries.locks import Lock, Touched
 from glancefs.remote.calls import LONGEST_WAIT, MOST_CHANGES
 from glancefs.remote.connection import ServerConnection
@@ -47,6 +47,13 @@ class RemoteFolders:
     ) -> FolderPage:
         """See `Folders.images_in`."""
         page: FolderPage = self._server.call("folders/images_in", context, path=path, after=after, limit=limit)
+        return page
+
+    def outlines_in(
+        self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
+    ) -> OutlinePage:
+        """See `Folders.outlines_in`."""
+        page: OutlinePage = self._server.call("folders/outlines_in", context, path=path, after=after, limit=limit)
         return page
 
     def folders_in(

@@ -21,7 +21,7 @@ from glancefs.images import Images
 from glancefs.locks import Locks
 from glancefs.model import Image, ImageStatus, ImageType
 from glancefs.registries.base import Changes, ImageQuery
-from glancefs.registries.folders import FolderPage, Found
+from glancefs.registries.folders import FolderPage, Found, OutlinePage
 from glancefs.registries.locks import Touched
 from glancefs.remote.calls import Greeting
 from glancefs.rules import may_see
@@ -84,6 +84,10 @@ def told(answer: object) -> object:
         return replace(answer, location=None)
     if isinstance(answer, FolderPage):
         return replace(answer, images=tuple(replace(image, location=None) for image in answer.images))
+    if isinstance(answer, OutlinePage):
+        # SQLite has 0 and 1 for booleans, which nobody but a reader of JSON has to tell apart.
+        short = [image._replace(location=None, is_public=bool(image.is_public)) for image in answer.images]
+        return replace(answer, images=short)
     if isinstance(answer, Found):
         return answer if answer.image is None else replace(answer, image=replace(answer.image, location=None))
     if isinstance(answer, Sequence) and not isinstance(answer, str):

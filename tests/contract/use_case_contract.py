@@ -43,7 +43,9 @@ from glancefs.errors import (
 from glancefs.localfile import LocalFile
 from glancefs.model import Image, ImageChanges, ImageStatus, ImageType, NewImage
 from glancefs.registries.base import ImageQuery, SortDirection, SortKey
+from glancefs.registries.folders import outline_of
 from glancefs.registries.locks import Touched
+from glancefs.tree.ports import OutlinedFolders
 from tests.support.use_cases import ADMIN, Caller, Far, Here
 
 DATA = bytes(range(256)) * 3000
@@ -310,6 +312,25 @@ class UseCaseContract:
         first = ann.folders.folders_in(ann.context, "f", limit=2)
         rest = ann.folders.folders_in(ann.context, "f", after=first[-1].path, limit=2)
         assert [folder.path for folder in (*first, *rest)] == [f"f/folder-{number}" for number in range(3)]
+
+    def test_a_listing_in_short_tells_what_attributes_take(self, ann: Caller, bob: Caller) -> None:
+        add(bob, "f/private")
+        images = [
+            add(ann, "f/é", b"12", is_public=True, properties={"mtime": "1.5"}),
+            ann.images.create(ann.context, new("f/queued", size=7)),
+        ]
+        assert isinstance(ann.folders, OutlinedFolders)
+        page = ann.folders.outlines_in(ann.context, "f", limit=2)
+        whole = ann.folders.images_in(ann.context, "f", limit=2)
+        assert page.marker == whole.marker is None
+        assert [one.id for one in page.images] == [image.id for image in sorted(images, key=lambda one: one.name)]
+        for short, image in zip(page.images, whole.images, strict=True):
+            # Where data lie is told near the store alone.
+            assert short._replace(location=None) == outline_of(image)._replace(location=None)
+        first = ann.folders.outlines_in(ann.context, "f", limit=1)
+        rest = ann.folders.outlines_in(ann.context, "f", after=first.marker, limit=1)
+        assert [*first.images, *rest.images] == page.images
+        assert rest.marker is None
 
     def test_a_name_means_the_callers_own_image_before_others(self, ann: Caller, bob: Caller) -> None:
         anns = add(ann, "same", is_public=True)
