@@ -128,8 +128,10 @@ class Watcher:
             return
         for path in change.paths:
             self._name_may_differ(path, inode, notices)
-        if inode is None or inode.is_gone:
+        # Our own changes are told, too. One that is overtaken says where the image was, and the kernel would forget it.
+        if inode is None or inode.is_gone or change.image.revision <= inode.revision:
             return
+        inode.revision = change.image.revision
         self._inodes.distrust(inode)
         if inode.path not in change.paths:
             notices.name(self._inodes, inode.path)

@@ -47,6 +47,8 @@ class Inode:
     owner: str | None = None
     """Of an image: whose it is."""
     is_public: bool = False
+    revision: int = 0
+    """Of an image: the latest of its changes that is known here."""
     lookups: int = 0
     """How many times the kernel was told of it, less what it has forgotten."""
     uses: int = 0
@@ -149,6 +151,7 @@ class Inodes:
         inode.allocated = allocated
         if entry.image is not None:
             inode.owner, inode.is_public = entry.image.owner, entry.image.is_public
+            inode.revision = entry.image.revision
 
     def remember(self, inode: Inode, entry: Entry) -> None:
         """Keep an inode's whole entry, for a while."""

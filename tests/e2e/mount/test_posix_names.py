@@ -132,6 +132,19 @@ def test_a_name_that_was_unlinked_can_be_given_anew(place: Path) -> None:
 # ---- rename
 
 
+def test_a_file_that_is_moved_while_its_making_is_told_keeps_its_number(place: Path) -> None:
+    (place / "folder").mkdir()
+    for number in range(50):
+        made, moved = place / f"{number}", place / "folder" / f"{number}"
+        made.write_bytes(b"data")
+        ino = made.stat().st_ino
+        made.rename(moved)
+        # By then the change feed has come to this.
+        if number % 10 == 0:
+            time.sleep(0.1)
+        assert (number, moved.stat().st_ino) == (number, ino)
+
+
 @pytest.mark.parametrize("name", ["a", ".a"])
 def test_rename_moves_a_file_and_keeps_its_number(place: Path, name: str) -> None:
     (place / name).write_bytes(b"data")
