@@ -81,10 +81,12 @@ class Terminal:
     def wait_for(self, pattern: str, *, timeout: float = 60) -> list[str]:
         """Wait until a picture has it, and give that. Fails the test when the command ends first."""
         deadline = time.monotonic() + timeout
+        picture: list[str] = []
         while True:
             is_over = self.process.poll() is not None
-            picture = self.picture()
-            if re.search(pattern, "\n".join(picture), re.MULTILINE):
+            before, picture = picture, self.picture()
+            # One that is still being drawn has not all of its lines.
+            if picture == before and re.search(pattern, "\n".join(picture), re.MULTILINE):
                 return picture
             if is_over or time.monotonic() > deadline:
                 pytest.fail(f"no {pattern!r} on the terminal:\n{self.plain()[-4000:]}", pytrace=False)
