@@ -16,7 +16,7 @@ from typing import Final
 
 import psutil
 
-from tests.bench.figures import Report
+from tests.bench.figures import KINDS, VIEWERS, Report
 
 _PAGE = """# Performance
 
@@ -112,9 +112,11 @@ _WHY: Final[dict[str, str]] = {
     **dict.fromkeys(
         ("remote-ls-rclone", "remote-ls-davfs"),
         _SHARED
-        + "each image comes with all that is known of it, which takes 40 µs of processor time in the server and 30 in "
-        "the mount; the others ask for five properties and read them in C and Go.",
+        + "each image is a line of JSON, which two interpreters write and read, where the others ask for five properties "
+        "and read them in C and Go.",
     ),
+    "remote-cached": _SHARED
+    + "a whole image in the cache is a file that the kernel reads by itself, as it reads that of the data folder.",
     "remote-cached-again": _SHARED
     + "no request reaches the daemon: the kernel answers from its cache, and FUSE's way to it is longer.",
     "dav-get-nginx": _SHARED + "the bytes leave by sendfile(2), the same way as those of the images API above.",
@@ -132,6 +134,10 @@ _WHY: Final[dict[str, str]] = {
     "between threads.",
     "mount-ls": "each image takes 16 µs of processor time: 6 to read its row, 4 to ask for its blocks, the rest for "
     "its inode and the answer; ext4 has all of it in the kernel's memory.",
+    **dict.fromkeys(
+        (f"{kind}-list-{who}" for kind in KINDS for who in VIEWERS),
+        _SHARED + "the page is read off one index in either registry, which is deeper where there are more images.",
+    ),
     "start": _SHARED + "half a second of processor time goes into importing, of which SQLAlchemy is the half.",
 }
 """Why a promise is not kept where it isn't; what is measured says whether it is."""
