@@ -112,8 +112,8 @@ _WHY: Final[dict[str, str]] = {
     **dict.fromkeys(
         ("remote-ls-rclone", "remote-ls-davfs"),
         _SHARED
-        + "each image is a line of JSON, which two interpreters write and read, where the others ask for five properties "
-        "and read them in C and Go.",
+        + "each image is a line of JSON, which two interpreters write and read; the others ask for five properties and "
+        "read them in C and Go.",
     ),
     "remote-cached": _SHARED
     + "a whole image in the cache is a file that the kernel reads by itself, as it reads that of the data folder.",
