@@ -68,7 +68,7 @@ format: setup-test ## fix what ruff can fix
 	@$(BIN)/ruff check --fix --quiet $(CODE); $(BIN)/ruff format $(CODE)
 
 bench: setup-test bench-packages $(BENCH_PEERS) ## measure speed beside real peers
-	@$(BIN)/pytest -m bench -s $(ARGS) tests/bench
+	@$(BIN)/pytest -m bench -s -o faulthandler_timeout=3600 $(ARGS) tests/bench
 
 soak: setup-test ## run the tests that take minutes
 	@$(BIN)/pytest -m soak $(ARGS)
