@@ -69,7 +69,8 @@ def test_ranges_come_one_after_the_other_on_one_connection() -> None:
         (part(0, 10, more="Connection: close\n"), DATA[:10]),
         ("HTTP/1.1 206 Partial Content\nContent-Range: bytes 0-9/9999\nTransfer-Encoding: chunked\n\n", b"0\r\n\r\n"),
         (part(0, 10), DATA[:3]),
-        (part(0, 10), DATA[:30]),
+        # In one piece: what comes later is nobody's answer, and found out when the connection is used again.
+        (part(0, 10) + 30 * "x", b""),
         ("SSH-2.0-OpenSSH_9.2\n", b""),
         ("", b""),
     ],

@@ -56,7 +56,8 @@ class Terminal:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=environment({"TERM": "xterm-256color", **(env or {})}),
+            # Whose size the run itself believes in is not this one's.
+            env=environment({"TERM": "xterm-256color", "COLUMNS": "", "LINES": "", **(env or {})}),
             cwd=cwd,
         )
         os.close(theirs)
