@@ -135,9 +135,17 @@ def test_a_worker_that_fails_does_not_end_the_server(serve: Serve) -> None:
 
 
 def test_an_idle_server_does_not_spin(serve: Serve) -> None:
+    others = set(threading.enumerate())
     served = serve(lambda _environ, start: start("200 OK", []) and [])
     with served.connect() as client:
         assert client.ask(GET).status == 200
-        before = time.process_time()
+        before = _processor_time(others)
         threading.Event().wait(1)
-        assert time.process_time() - before < 0.5
+        assert _processor_time(others) - before < 0.5
+
+
+def _processor_time(others: set[threading.Thread]) -> float:
+    """Give the seconds that the threads besides others have run: servers that tests share go on meanwhile."""
+    identifiers = [thread.ident for thread in threading.enumerate() if thread not in others]
+    assert identifiers
+    return sum(time.clock_gettime(time.pthread_getcpuclockid(one)) for one in identifiers if one is not None)
