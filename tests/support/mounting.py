@@ -35,8 +35,8 @@ from tests.support.many_images import START, fill
 from tests.support.processes import PATIENCE, Argument, Finished, Process, Processes, product, run
 from tests.support.servers import RunningServer, start_server
 
-LIFE_SECONDS = 300.0
-"""How long a mount of a test may live before the watchdog ends it."""
+LIFE_SECONDS = 500.0
+"""How long a mount of a test may live before the watchdog ends it; sooner than pytest gives up the run."""
 LONG_LIFE_SECONDS = 7200.0
 """The same for tests that take minutes."""
 COMMAND_SECONDS = PATIENCE

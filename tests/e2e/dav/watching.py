@@ -21,7 +21,7 @@ from tests.support.leaks import mounts_below, unmount
 from tests.support.mounting import eventually
 from tests.support.processes import Process
 
-LIFE_SECONDS = 300.0
+LIFE_SECONDS = 500.0
 """How long such a mount may live before the watchdog ends it."""
 _PATIENCE = 120.0
 
