@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # `make help` lists the targets. ARGS=... is handed on to the tool behind test, bench, soak, run and lock.
 
+# Tests start the product hundreds of times: it is compiled once, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 DATA ?= $(HOME)/.local/share/glancefs
 MOUNT ?= $(HOME)/glancefs

@@ -5,7 +5,9 @@ Threading: called by pytest from its main thread.
 """
 
 import os
+from collections.abc import Generator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
@@ -34,3 +36,10 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("house")
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """Divide a run among half as many processes again as there are cores, since many tests wait."""
+    cores = yield
+    return cores + (cores + 1) // 2

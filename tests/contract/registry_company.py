@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,12 +20,12 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
-from glancefs.errors import Duplicate, StaleImage
+from glancefs.errors import Duplicate, StaleImage, Unavailable
 from glancefs.registries.base import Registry
 from tests.contract.registry_model import an_image
-from tests.support.processes import Processes
+from tests.support.processes import PATIENCE, Processes
 
 THREADS = 16
 PROCESSES = 3
@@ -32,17 +33,31 @@ CONTESTED = [f"contested-{number}" for number in range(10)]
 SHARED = "shared"
 TIMES = 10
 
+Outcome = TypeVar("Outcome")
+
 
 def together(work: Callable[[int], Any], *, threads: int = THREADS) -> list[Any]:
     """Call the work from many threads at the same moment."""
     barrier = threading.Barrier(threads)
 
     def at_once(number: int) -> Any:
-        barrier.wait(30)
+        barrier.wait(PATIENCE)
         return work(number)
 
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(at_once, range(threads)))
+
+
+def once_available(work: Callable[[], Outcome]) -> Outcome:
+    """Call the work, again where the registry can't be had yet; a machine that is busy may need that."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return work()
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def count_up(registry: Registry) -> int:
@@ -98,7 +113,7 @@ class Poller:
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
 
     def _poll(self) -> None:
         since = 0

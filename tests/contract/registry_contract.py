@@ -27,7 +27,7 @@ from tests.contract.registry_model import an_image
 class RegistryContract(RegistryKeeping, RegistryLists, RegistryCompany):
     """The whole contract. A backend's class adds `open`."""
 
-    examples: ClassVar[int] = 40
+    examples: ClassVar[int] = 15
     """How many sequences of changes and lists are tried."""
 
     @staticmethod
@@ -63,6 +63,10 @@ class RegistryContract(RegistryKeeping, RegistryLists, RegistryCompany):
         assert identities[0] == registry.identity() == identity != identities[1]
 
     def test_lists_are_what_the_promises_say(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        self.check_lists(tmp_path_factory, examples=self.examples)
+
+    def check_lists(self, tmp_path_factory: pytest.TempPathFactory, *, examples: int) -> None:
+        """Try so many sequences of changes and lists."""
         contract = self
 
         class Machine(ListsMachine):
@@ -75,4 +79,4 @@ class RegistryContract(RegistryKeeping, RegistryLists, RegistryCompany):
                 self.registry.close()
                 contract.forget(self.folder)
 
-        run_state_machine_as_test(Machine, settings=settings(max_examples=self.examples, stateful_step_count=25))
+        run_state_machine_as_test(Machine, settings=settings(max_examples=examples, stateful_step_count=25))

@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Self
@@ -27,9 +28,10 @@ from glancefs.errors import InvalidRequest, RegistryUnavailable
 from glancefs.registries.base import ImageQuery, every_image
 from glancefs.registries.server import ServerDatabase
 from glancefs.registries.sql import SqlRegistry
+from tests.contract.registry_company import once_available
 from tests.contract.registry_model import NOON, an_available_image, an_image
 from tests.support.databases import Server, new_server, server
-from tests.support.processes import Processes
+from tests.support.processes import PATIENCE, Processes
 
 KINDS = [pytest.param(kind, marks=pytest.mark.needs(kind)) for kind in ("postgresql", "mariadb")]
 
@@ -66,7 +68,6 @@ class Traffic:
     registry: SqlRegistry
     confirmed: set[str] = field(default_factory=set)
     refused: list[RegistryUnavailable] = field(default_factory=list)
-    slowest_refusal: float = 0.0
     _over: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -79,19 +80,17 @@ class Traffic:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(60)
+            thread.join(PATIENCE)
 
     def _add(self, number: int) -> None:
         turn = 0
         while not self._over.is_set():
             turn += 1
-            began = time.monotonic()
             try:
                 new = an_available_image(id=f"{number}-{turn}", size=1, properties={"os": "linux"})
                 image = self.registry.add(new)
                 assert self.registry.get(image.id).size == 1
             except RegistryUnavailable as error:
-                self.slowest_refusal = max(self.slowest_refusal, time.monotonic() - began)
                 self.refused.append(error)
                 time.sleep(0.05)
             else:
@@ -100,7 +99,7 @@ class Traffic:
     def wait_for(self, more: int) -> None:
         """Wait until so many more were confirmed."""
         enough = len(self.confirmed) + more
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while len(self.confirmed) < enough:
             assert time.monotonic() < deadline, self.refused[-3:]
             time.sleep(0.02)
@@ -154,7 +153,8 @@ def test_a_server_that_is_down_is_told_at_once_and_comes_back_by_itself(own: Ser
             began = time.monotonic()
             with pytest.raises(RegistryUnavailable, match=r"can't be reached|broke off|shutting down"):
                 use()
-            assert time.monotonic() - began < 5
+            # As long as others may write nobody waits here, however busy the machine is.
+            assert time.monotonic() - began < 25
         own.start()
         assert registry.revision() == 1
         assert registry.add(an_image()).id == "2"
@@ -166,12 +166,17 @@ def test_a_server_that_is_stuck_is_given_up(own: Server) -> None:
         assert own.process is not None
         own.freeze()
         try:
-            for use in (registry.revision, lambda: registry.add(an_image())):
-                with pytest.raises(RegistryUnavailable):
-                    use()
+            # At the same time, since it is waiting that takes its time.
+            with ThreadPoolExecutor(2) as pool:
+                for asked in (pool.submit(registry.revision), pool.submit(registry.add, an_image())):
+                    with pytest.raises(RegistryUnavailable):
+                        asked.result()
         finally:
             own.thaw()
-        assert registry.add(an_image()).id == "2"
+        # What the server was asked for meanwhile it may have to undo first.
+        added = once_available(lambda: registry.add(an_image()))
+        assert registry.get(added.id) == added
+        assert registry.revision() == added.revision
 
 
 def test_connections_that_died_idle_cost_nobody_an_answer(running: Server) -> None:
@@ -214,7 +219,7 @@ def test_more_readers_than_connections_take_turns(running: Server) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(PATIENCE)
         database = registry._database
         assert isinstance(database, ServerDatabase)
         assert database._engine.pool.status().startswith("Pool size: 2 ")
@@ -235,7 +240,7 @@ def test_postgresql_tells_of_changes_at_once() -> None:
         waiting = threading.Thread(target=wait)
         waiting.start()
         writer.add(an_image())
-        waiting.join(60)
+        waiting.join(PATIENCE)
         assert heard
         assert heard[0] < 30
         server("postgresql").cut()

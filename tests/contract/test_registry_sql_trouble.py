@@ -19,6 +19,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -27,20 +28,31 @@ from glancefs.model import ImageStatus
 from glancefs.registries.base import ImageQuery, every_image
 from glancefs.registries.commits import GroupCommit, Transaction
 from glancefs.registries.sql import SqlRegistry, registry_url
-from tests.contract.registry_company import together
+from tests.contract.registry_company import THREADS, together
 from tests.contract.registry_model import NOON, an_available_image, an_image
 from tests.support.databases import sqlite
-from tests.support.processes import Processes
+from tests.support.processes import PATIENCE, Processes
 
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+HASTE = 0.3
+"""For how many seconds the hasty wait for others."""
 KILLS = 4
 ACKNOWLEDGED = 100
 
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[SqlRegistry]:
-    registry = SqlRegistry(url=registry_url(tmp_path), migrate=True, busy_timeout=0.3)
-    yield registry
-    registry.close()
+    with closing(SqlRegistry(url=registry_url(tmp_path), migrate=True)) as registry:
+        yield registry
+
+
+@pytest.fixture
+def hasty(registry: SqlRegistry, tmp_path: Path) -> Iterator[SqlRegistry]:
+    """The same registry, for those who do not wait long for others."""
+    with closing(SqlRegistry(url=registry_url(tmp_path), busy_timeout=HASTE)) as hasty:
+        yield hasty
 
 
 @pytest.fixture
@@ -53,30 +65,36 @@ def other_writer(registry: SqlRegistry) -> Iterator[sqlite3.Connection]:
 
 
 def test_a_writer_that_never_ends_makes_changes_fail_and_reads_go_on(
-    registry: SqlRegistry, other_writer: sqlite3.Connection
+    hasty: SqlRegistry, other_writer: sqlite3.Connection
 ) -> None:
     with pytest.raises(RegistryUnavailable, match="in use by others for too long"):
-        registry.add(an_image())
-    assert registry.revision() == 0
-    assert not registry.find(ImageQuery(sees_all=True, is_public=None))
+        hasty.add(an_image())
+    assert hasty.revision() == 0
+    assert not hasty.find(ImageQuery(sees_all=True, is_public=None))
     other_writer.execute("ROLLBACK")
-    assert registry.add(an_image()).id == "1"
+    assert hasty.add(an_image()).id == "1"
 
 
 def test_all_that_wait_for_a_writer_that_never_ends_learn_of_it_together(
-    registry: SqlRegistry, other_writer: sqlite3.Connection
+    hasty: SqlRegistry, other_writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def adds(_: int) -> str:
         try:
-            registry.add(an_image())
+            hasty.add(an_image())
         except RegistryUnavailable:
             return "unavailable"
         return "added"
 
-    began = time.monotonic()
+    def begin_writing(connection: Connection) -> None:
+        waits.append(None)
+        begin(connection)
+
+    waits: list[None] = []
+    begin = hasty._database.begin_writing
+    monkeypatch.setattr(hasty._database, "begin_writing", begin_writing)
     assert set(together(adds)) == {"unavailable"}
-    # One batch for who came first, one for the others: not one timeout per caller.
-    assert time.monotonic() - began < 16 * 0.3
+    # One batch for who came first, one for the others, and on a busy machine some for who was late: not one each.
+    assert len(waits) < THREADS
 
 
 def test_a_change_waits_for_a_writer_that_ends(registry: SqlRegistry, other_writer: sqlite3.Connection) -> None:
@@ -126,7 +144,7 @@ def test_an_interrupted_leader_leaves_the_registry_working(registry: SqlRegistry
 
     def interrupted(transaction: Transaction) -> None:
         begun.set()
-        waiting.wait(30)
+        waiting.wait(PATIENCE)
         time.sleep(0.05)
         raise KeyboardInterrupt
 
@@ -141,11 +159,11 @@ def test_an_interrupted_leader_leaves_the_registry_working(registry: SqlRegistry
 
     leader, follower = threading.Thread(target=leads), threading.Thread(target=follows)
     leader.start()
-    begun.wait(30)
+    begun.wait(PATIENCE)
     follower.start()
     waiting.set()
-    leader.join(30)
-    follower.join(30)
+    leader.join(PATIENCE)
+    follower.join(PATIENCE)
     assert sorted(outcomes) == ["1", "interrupted"]
     assert registry.add(an_image()).id == "2"
 

@@ -32,13 +32,13 @@ from tests.contract.object_contract import PAGE, PART
 from tests.contract.store_contract import Breaking
 from tests.contract.store_steps import none_known, put, read, some_bytes
 from tests.support.capabilities import ROOT
-from tests.support.processes import Process, Processes
+from tests.support.processes import PATIENCE, Process, Processes
 from tests.support.swift import KEY, USER, Swift
 
 pytestmark = pytest.mark.needs("swift")
 
 KINDS = ("swift", "s3")
-TIMING = Timing(beat=0.5, grace=5.0, watch=2.5)
+TIMING = Timing(beat=0.5, grace=8.0, watch=4.0)
 """S3 tells times in whole seconds."""
 ARRIVED = 2 * PART + 5
 
@@ -91,16 +91,22 @@ def test_claims_die_of_age_with_their_process_and_the_sweep_takes_the_rest(
     for _, process in started:
         process.send(signal.SIGKILL)
         process.wait()
-    assert all(store.is_claimed(location) for store, location in claimed)
-    assert [store.sweep(none_known) for store in stores] == [Swept()] * 2
-    deadline = time.monotonic() + 60
+    killed_at = time.monotonic()
+    held = [store.is_claimed(location) for store, location in claimed]
+    early = [store.sweep(none_known) for store in stores]
+    # Where looking took too long, what was found says nothing about this moment.
+    if time.monotonic() - killed_at < TIMING.grace / 2:
+        assert all(held)
+        assert early == [Swept()] * 2
+    deadline = time.monotonic() + PATIENCE
     while any(store.is_claimed(location) for store, location in claimed):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     with ThreadPoolExecutor(2) as pool:
-        for swept in pool.map(lambda store: store.sweep(none_known), stores):
-            assert (swept.uploads, swept.orphans) == (1, 1)
-            assert swept.size >= PART + 8
+        late = pool.map(lambda store: store.sweep(none_known), stores)
+        for first, then in zip(early, late, strict=True):
+            assert (first.uploads + then.uploads, first.orphans + then.orphans) == (1, 1)
+            assert first.size + then.size >= PART + 8
     assert [store.sweep(none_known) for store in stores] == [Swept()] * 2
     for store, location in claimed:
         with pytest.raises(DataMissing):
@@ -138,7 +144,7 @@ def test_whose_claim_was_taken_back_gives_up_and_leaves_nothing(
     def lose() -> None:
         other._engine.remove(f"claims/{key}")
         # Noticed by the next beat, or only when it is looked for because no beat got through for long.
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not is_noticed_late and not store._claims._claims[key].is_lost:
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -163,7 +163,7 @@ def test_a_server_that_does_not_answer_is_unavailable_in_time(tmp_path: Path) ->
 
 
 def test_what_names_meant_is_remembered_while_the_server_is_away(tmp_path: Path) -> None:
-    place = Far(tmp_path / "data", timeout=0.5)
+    place = Far(tmp_path / "data", timeout=2)
     ann = place.caller("ann")
     kept, gone = add(ann, "folder/kept"), add(ann, "gone")
     since = ann.folders.revision()

@@ -27,10 +27,11 @@ from glancefs.stores.base import Swept
 from glancefs.stores.owner import NOTE
 from glancefs.sweep import sweep
 from tests.e2e.ledger import Entry, Ledger, Payloads
+from tests.e2e.nursery import Nursery, open_nursery
 from tests.e2e.traffic import Traffic
 from tests.support.databases import server as database_server
-from tests.support.processes import Processes, product, run
-from tests.support.servers import PATIENCE, RunningServer, ask, start_server
+from tests.support.processes import PATIENCE, Processes, product, run
+from tests.support.servers import RunningServer, SomeServer, ask, start_server
 
 pytestmark = pytest.mark.e2e
 
@@ -41,14 +42,11 @@ LONGEST_LIFE = 0.5
 class CrashRun:
     """One data folder through many deaths."""
 
-    def __init__(
-        self, *, processes: Processes, data: Path, workers: int, seed: int, registry: str | None = None
-    ) -> None:
-        self._processes = processes
+    def __init__(self, *, nursery: Nursery, data: Path, seed: int, registry: str | None = None) -> None:
+        self._nursery = nursery
         self._data = data
         self._registry = registry
         self._longest_life = LONGEST_LIFE if registry is None else 4 * LONGEST_LIFE
-        self._env = {"GLANCEFS_GATEWAY_WORKERS": str(workers)} | where(registry)
         self._random = random.Random(seed)
         self._seed = seed
         self.ledger = Ledger(Payloads(seed=seed))
@@ -56,18 +54,19 @@ class CrashRun:
 
     def kill_once(self, number: int) -> None:
         """Start, verify, send traffic, kill."""
-        server = start_server(self._processes, self._data, env=self._env)
-        self.verify(server)
+        born = self._nursery.bear("serve", "--data", str(self._data), "--listen", "127.0.0.1:0")
+        server = SomeServer(url=born.wait_for(r"http://[\d.]+:\d+").group())
+        self.verify(server, born.log)
         traffic = Traffic(server=server, ledger=self.ledger, seed=self._seed + number)
         traffic.done = self.done
         traffic.start()
         time.sleep(self._random.uniform(0, self._longest_life))
         traffic.expect_death()
-        server.process.kill()
+        born.kill()
         traffic.join()
-        assert not traffic.complaints, "\n".join([*traffic.complaints, server.process.log()[-3000:]])
+        assert not traffic.complaints, "\n".join([*traffic.complaints, born.log.read_text()[-3000:]])
 
-    def verify(self, server: RunningServer) -> None:
+    def verify(self, server: SomeServer, log: Path) -> None:
         """Hold everything against the ledger, from outside and from within."""
         wait_for_nothing_in(self._data / "images" / "incoming")
         wrong = self.ledger.settle(listed_by(server))
@@ -77,7 +76,7 @@ class CrashRun:
                 wrong += self._complaints_about(entry, connection)
         self.ledger.forget_the_gone()
         wrong += damage_of(self._data, self._registry)
-        assert not wrong, "\n".join([*wrong, server.process.log()[-3000:]])
+        assert not wrong, "\n".join([*wrong, log.read_text()[-3000:]])
 
     def _complaints_about(self, entry: Entry, connection: HTTPConnection) -> list[str]:
         """Ask for one image whose state is settled."""
@@ -99,7 +98,7 @@ class CrashRun:
         assert len(before) == len(self.ledger.available())
 
 
-def listed_by(server: RunningServer) -> Mapping[str, Mapping[str, Any]]:
+def listed_by(server: SomeServer) -> Mapping[str, Mapping[str, Any]]:
     """Everything that the server shows, by name."""
     reply = server.ask("GET", "/images/detail?is_public=none")
     assert reply.status == 200, reply
@@ -151,11 +150,13 @@ def check_through_crashes(
     processes: Processes, data: Path, *, workers: int, kills: int, seed: int, registry: str | None = None
 ) -> None:
     """Kill a server again and again, and verify after each time."""
-    crashes = CrashRun(processes=processes, data=data, workers=workers, seed=seed, registry=registry)
-    for number in range(kills):
-        crashes.kill_once(number)
+    env = {"GLANCEFS_GATEWAY_WORKERS": str(workers)} | where(registry)
+    with open_nursery(data.with_name("nursery"), env=env) as nursery:
+        crashes = CrashRun(nursery=nursery, data=data, seed=seed, registry=registry)
+        for number in range(kills):
+            crashes.kill_once(number)
     server = start_server(processes, data, env=where(registry))
-    crashes.verify(server)
+    crashes.verify(server, server.process.log_path)
     assert server.process.stop() == 0
     crashes.verify_by_command()
     # A run in which nothing happened proves nothing.

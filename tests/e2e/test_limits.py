@@ -18,10 +18,11 @@ from glancefs.stores.owner import NOTE
 from tests.e2e.conftest import Serve
 from tests.e2e.stingy import Stingy
 from tests.e2e.ways import curl
+from tests.support.mounting import eventually
 from tests.support.mounts import mounted
-from tests.support.processes import Processes, product, run
+from tests.support.processes import PATIENCE, Processes, product, run
 from tests.support.rawhttp import RawClient
-from tests.support.servers import PATIENCE, RunningServer
+from tests.support.servers import RunningServer
 
 MEBI = 1 << 20
 HEAD = "x-image-meta-name: slow\r\nx-image-meta-type: raw\r\n"
@@ -219,7 +220,8 @@ def test_a_download_that_was_interrupted_goes_on_where_it_broke(
     with Stingy((server.host, server.port), limit=6 * MEBI) as stingy:
         getting = processes.start([product(), "get", image_id, "-o", target], env={"GLANCEFS_URL": stingy.url})
         assert stingy.used_up.wait(PATIENCE)
-        time.sleep(0.2)
+        # Of what has arrived some is still on its way to the disk.
+        eventually(lambda: any(path.stat().st_size for path in tmp_path.iterdir() if "got" in path.name))
         getting.send(number)
         assert getting.wait() != 0
     assert not target.exists() or target.read_bytes() != data

@@ -23,7 +23,7 @@ import pytest
 
 from tests.support.certificates import self_signed
 from tests.support.mounting import Mounts, eventually
-from tests.support.processes import Argument, Processes, free_port, product, run
+from tests.support.processes import PATIENCE, Argument, Processes, free_port, product, run
 from tests.support.registries import TOKEN, start_registry
 from tests.support.servers import RunningServer, start_server
 
@@ -145,8 +145,8 @@ def _expect_unavailable(server: RunningServer) -> None:
         reply = server.ask(method, "/images", headers, body)
         assert (reply.status, reply.json["type"]) == (503, "urn:glancefs:error:registry-unavailable")
         assert reply.headers["retry-after"] == "5"
-    # Ten seconds are promised for the two; a machine that is busy may take a little more.
-    assert time.monotonic() - began < 15
+    # Ten seconds are promised for the two; a machine that is busy may take more, and who waits for ever much more.
+    assert time.monotonic() - began < 45
 
 
 def test_a_registry_that_is_killed_again_and_again_loses_nothing(site: Site) -> None:
@@ -172,12 +172,12 @@ def test_a_registry_that_is_killed_again_and_again_loses_nothing(site: Site) -> 
         writer.start()
     for _ in range(4):
         seen = len(answered)
-        eventually(lambda seen=seen: len(answered) > seen + 5, patience=30)  # type: ignore[misc]  # the loop's own
+        eventually(lambda seen=seen: len(answered) > seen + 5)  # type: ignore[misc]  # the loop's own
         site.registry.process.kill()
         site.registry = site.again()
     ended.set()
     for writer in writers:
-        writer.join(60)
+        writer.join(PATIENCE)
     added = {name for name, status in answered if status == "201"}
     assert len(added) > 20
     there = {f"killed-{name}" for name in names(site.near, prefix="killed-")}

@@ -85,7 +85,7 @@ class Site:
         before = [len(list(acts_of(user.log()))) for user in self.users]
         time.sleep(seconds)
         for user, seen in zip(self.users, before, strict=True):
-            eventually(lambda user=user, seen=seen: len(list(acts_of(user.log()))) > seen + 2, patience=60)  # type: ignore[misc]  # the loop's own
+            eventually(lambda user=user, seen=seen: len(list(acts_of(user.log()))) > seen + 2)  # type: ignore[misc]  # the loop's own
 
     def images(self, host: str) -> list[dict[str, Any]]:
         """All images, as a server shows them; each server has its own address in their URIs."""
@@ -178,7 +178,7 @@ def _run_and_check(site: Site, *, seconds: float = 0.0) -> None:
         if time.monotonic() >= ends:
             break
     for user in site.users:
-        user.stop(timeout=90)
+        user.stop()
     _check(site)
 
 
@@ -188,7 +188,7 @@ def _expect_changes_within_a_second(site: Site, name: str) -> None:
     data = content(name)
     said = {"x-image-meta-name": name, "x-image-meta-type": "raw", "content-type": "application/octet-stream"}
     # Whoever was cut off, or on whom others wait, may need a moment.
-    eventually(lambda: one.ask("POST", "/images", said, data).status == 201, patience=30)
+    eventually(lambda: one.ask("POST", "/images", said, data).status == 201)
     eventually(lambda: name in {image["name"] for image in site.images(SERVERS[1])}, seconds=1)
     eventually((site.mount / name).exists, seconds=1)
     assert (site.mount / name).read_bytes() == data
@@ -216,7 +216,7 @@ def _check(site: Site) -> None:
         data = contents[image["name"]]
         assert data == content(key_of(data)), image["name"]
         assert (image["checksum"], image["size"]) == (digest(data), str(len(data)))
-    eventually(lambda: site.names() == contents.keys(), patience=30)
+    eventually(lambda: site.names() == contents.keys())
     assert [name for name, data in contents.items() if (site.mount / name).read_bytes() != data] == []
 
     keys = [key_of(data) for data in contents.values()]

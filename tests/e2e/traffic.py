@@ -19,7 +19,7 @@ from typing import Final
 from uuid import UUID
 
 from tests.e2e.ledger import MOST, NOTE, Entry, Ledger, State
-from tests.support.servers import Body, Reply, RunningServer, ask
+from tests.support.servers import Body, Reply, SomeServer, ask
 
 CLIENTS: Final = 8
 KEPT_PER_CLIENT: Final = 5
@@ -175,7 +175,7 @@ class Client:
 class Traffic:
     """Clients that run until the server is gone."""
 
-    server: RunningServer
+    server: SomeServer
     ledger: Ledger
     seed: int
     complaints: list[str] = field(default_factory=list)

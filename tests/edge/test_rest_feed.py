@@ -23,7 +23,7 @@ from glancefs.client import Client
 from tests.support.use_cases import Far
 
 WAITING = 40
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.capabilities import ROOT
 from tests.support.leaks import MARK, Run
-from tests.support.processes import Finished, Process, Processes, run
+from tests.support.processes import PATIENCE, Finished, Process, Processes, run
 
 PLUGINS = ("capabilities", "leaks", "logs", "processes")
 PASSED, FAILED = 0, 1
@@ -55,16 +55,21 @@ def test_a_clean_run_passes(outcome: Callable[..., Finished]) -> None:
 
 
 LEAVES_EVERYTHING = """
-import socket, subprocess, tempfile, threading
+import os, socket, subprocess, tempfile, threading, time
+from tests.support import leaks
+leaks.GRACE_SECONDS = 2.0
 left = [socket.socket()]
+
+def wait_until_it_is_found(folder):
+    while os.path.exists(folder):
+        time.sleep(0.02)
 
 def test_it():
     left.append(subprocess.Popen(["sleep", "60"]))
     subprocess.run("setsid sleep 61 & exit", shell=True)
     left[0].bind(("127.0.0.1", 0))
     left[0].listen()
-    tempfile.mkdtemp(prefix="forgotten-")
-    threading.Thread(target=threading.Event().wait, args=[4], name="t9").start()
+    threading.Thread(target=wait_until_it_is_found, args=[tempfile.mkdtemp(prefix="forgotten-")], name="t9").start()
 """
 
 
@@ -244,7 +249,7 @@ def _runs(pid: int) -> bool:
 
 
 def _must_become_true(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

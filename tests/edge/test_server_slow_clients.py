@@ -149,7 +149,7 @@ def test_dripping_headers_do_not_move_the_deadline(serve: Serve, app: Any) -> No
 
 
 def test_an_idle_connection_is_closed_without_a_word(serve: Serve, app: Any) -> None:
-    with serve(app, idle_timeout=0.2).connect() as client:
+    with serve(app, idle_timeout=1).connect() as client:
         assert client.ask(HEAD, method="HEAD").status == 200
         assert client.rest() == b""
 

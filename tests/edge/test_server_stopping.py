@@ -13,7 +13,7 @@ import pytest
 
 from glancefs.errors import UploadTruncated
 from tests.edge.conftest import Serve
-from tests.support.processes import Process, Processes
+from tests.support.processes import PATIENCE, Process, Processes
 from tests.support.rawhttp import RawClient
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -25,7 +25,7 @@ BOTH = pytest.mark.parametrize("workers", [1, 2])
 
 
 def started(
-    processes: Processes, *prefix: str, workers: int = 1, timeout: float = 10.0
+    processes: Processes, *prefix: str, workers: int = 1, timeout: float = PATIENCE
 ) -> tuple[Process, tuple[str, int]]:
     """Start a server in a process of its own, by way of another command if one is said; gives it and where it is."""
     command = [*prefix, sys.executable, "-m", "tests.support.doorway", "127.0.0.1:0", str(workers), str(timeout)]
@@ -105,7 +105,7 @@ def test_an_upload_that_is_cut_is_an_error_and_never_a_short_success(
 
 
 def test_a_second_signal_ends_the_server_at_once(processes: Processes) -> None:
-    process, target = started(processes, timeout=60)
+    process, target = started(processes, timeout=PATIENCE)
     with RawClient(target) as upload:
         upload.send(UPLOAD)
         process.wait_for_line("^begun$")
@@ -116,7 +116,7 @@ def test_a_second_signal_ends_the_server_at_once(processes: Processes) -> None:
 
 
 def test_a_second_signal_ends_all_workers_at_once(processes: Processes) -> None:
-    process, target = started(processes, workers=2, timeout=60)
+    process, target = started(processes, workers=2, timeout=PATIENCE)
     children = psutil.Process(process.pid).children()
     with RawClient(target) as upload:
         upload.send(UPLOAD)
@@ -125,7 +125,7 @@ def test_a_second_signal_ends_all_workers_at_once(processes: Processes) -> None:
         wait_until_refused(target)
         process.send(signal.SIGINT)
         assert process.wait() == 128 + signal.SIGINT
-    gone, alive = psutil.wait_procs(children, timeout=10)
+    gone, alive = psutil.wait_procs(children, timeout=PATIENCE)
     assert (len(gone), alive) == (2, [])
 
 
@@ -163,7 +163,7 @@ def test_stopping_in_a_thread_cuts_uploads_with_an_error(serve: Serve, expect_lo
     served = serve(app, shutdown_timeout=0.0)
     with served.connect() as client:
         client.send(UPLOAD)
-        assert begun.wait(10)
+        assert begun.wait(PATIENCE)
         served.server.stop()
     assert outcome == ["truncated"]
 
@@ -186,7 +186,7 @@ def test_workers_end_when_their_parent_is_killed(processes: Processes) -> None:
     process, _ = started(processes, workers=2)
     children = psutil.Process(process.pid).children()
     os.kill(process.pid, signal.SIGKILL)
-    gone, alive = psutil.wait_procs(children, timeout=10)
+    gone, alive = psutil.wait_procs(children, timeout=PATIENCE)
     assert (len(gone), alive) == (2, [])
 
 
@@ -200,7 +200,7 @@ def test_an_application_that_can_not_start_is_one_clear_error(processes: Process
 
 
 def wait_until_refused(target: tuple[str, int]) -> None:
-    for _ in range(1000):
+    for _ in range(10_000):
         try:
             RawClient(target).sock.close()
         except ConnectionRefusedError:

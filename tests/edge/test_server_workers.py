@@ -13,7 +13,7 @@ import pytest
 
 from gateway.http.balance import Balance
 from tests.edge.conftest import Serve
-from tests.support.processes import Processes
+from tests.support.processes import PATIENCE, Processes
 from tests.support.rawhttp import RawClient
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -56,7 +56,7 @@ def test_requests_that_wait_elsewhere_do_not_wait_for_each_other(serve: Serve) -
     together = threading.Barrier(16)
 
     def app(_environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        together.wait(20)
+        together.wait(PATIENCE)
         start_response("200 OK", [])
         return []
 
@@ -106,7 +106,7 @@ def test_a_worker_that_is_woken_before_it_sleeps_is_woken_once(serve: Serve) -> 
             if not pool._idle:
                 return False
             second.send(GET)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE
             while pool._idle and time.monotonic() < deadline:
                 threading.Event().wait(0.001)
             return True

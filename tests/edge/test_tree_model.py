@@ -286,7 +286,7 @@ class TreeMachine(RuleBasedStateMachine):
                 self.model.made.add((owner, new + path[len(old) :]))
 
 
-QUICK = settings(max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=20, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def test_any_order_of_steps_is_as_the_model_says() -> None:

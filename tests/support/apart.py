@@ -23,7 +23,7 @@ import pytest
 from tests.support.capabilities import ROOT
 from tests.support.processes import Argument, Finished, Processes, run
 
-SECONDS = 60.0
+SECONDS = 120.0
 NOBODY = "nobody"
 _CHANGED = (Path("/usr"), Path("/etc"))
 

@@ -179,10 +179,6 @@ CAPABILITIES = registered(
 )
 
 
-SHARED = ("keystone", "swift", "mariadb", "postgresql")
-"""Capabilities that are servers which take seconds to start, and serve all tests of a process."""
-
-
 def refuse_or_skip(missing: Iterable[Capability], *, in_ci: bool) -> None:
     """End the test if anything is missing: as a failure under CI, else as a skip. Names what, and where to get it."""
     reasons = [f"{capability.name} ({capability.source})" for capability in missing]
@@ -216,15 +212,9 @@ def pytest_report_header() -> list[str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Stop at a misspelt capability before any test has run, and keep together what shares something dear.
-
-    Where a run is divided among processes (pytest-xdist), the tests of one module stay in one of them, and so do all
-    that need the same one of `SHARED`.
-    """
+    """Stop at a misspelt capability before any test has run."""
     for item in items:
-        names = {capability.name for capability in needed(item)}
-        group = next((name for name in SHARED if name in names), None) or item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+        needed(item)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -28,7 +28,7 @@ from glancefs.cli import main
 from glancefs.config import Config
 from tests.support.processes import environment, product
 
-SECONDS = 60
+SECONDS = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ import ast
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 TOP_LEVEL = frozenset(
@@ -215,5 +216,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+# Several rules look at a file, one after the other.
+@lru_cache(maxsize=1)
 def _parsed(file: SourceFile) -> ast.Module:
     return ast.parse(file.text if file.is_python else "")

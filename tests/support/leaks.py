@@ -29,7 +29,8 @@ NAMESPACES = "glancefs-test-"
 MARK_FILE = ".glancefs-test-run"
 WORKERS = "pytest-of-*/pytest-*/popen-*"
 """Where the processes work among which a run is divided (pytest-xdist); each of them is a run of its own."""
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 60.0
+"""How long what ends at the end of a run may take for that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +93,7 @@ def unmount(point: Path) -> None:
     """Take a mount away even when its daemon is dead or files on it are open; whoever waits for it is freed."""
     for command in (["umount", "-f", "-l", str(point)], ["fusermount3", "-uz", str(point)]):
         try:
-            if subprocess.run(command, capture_output=True, check=False, timeout=10).returncode == 0:
+            if subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0:
                 return
         except FileNotFoundError:
             continue
@@ -108,7 +109,7 @@ def marked_namespaces() -> Iterator[tuple[str, Run]]:
 
 def remove_namespace(name: str) -> None:
     """Take a network namespace away, and the cables that end in it."""
-    subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False, timeout=30)
+    subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False, timeout=60)
 
 
 def clear_away_dead_runs(temporary: Path) -> list[str]:

@@ -32,14 +32,14 @@ from glancefs.model import Image, ImageStatus, ImageType, Location
 from glancefs.registries.base import ImageQuery
 from tests.support.leaks import mounts_below, unmount
 from tests.support.many_images import START, fill
-from tests.support.processes import Argument, Finished, Process, Processes, product, run
+from tests.support.processes import PATIENCE, Argument, Finished, Process, Processes, product, run
 from tests.support.servers import RunningServer, start_server
 
-LIFE_SECONDS = 300.0
-"""How long a mount of a test may live before the watchdog ends it."""
+LIFE_SECONDS = 500.0
+"""How long a mount of a test may live before the watchdog ends it; sooner than pytest gives up the run."""
 LONG_LIFE_SECONDS = 7200.0
 """The same for tests that take minutes."""
-COMMAND_SECONDS = 60.0
+COMMAND_SECONDS = PATIENCE
 LOCAL = RequestContext(user=LOCAL_USER, is_admin=True)
 
 
@@ -205,7 +205,7 @@ def mounted(mounts: Mounts) -> Mount:
     return mounts.mount()
 
 
-def eventually(is_so: Callable[[], object], *, seconds: float = 1.0, patience: float = 30.0) -> None:
+def eventually(is_so: Callable[[], object], *, seconds: float = 1.0, patience: float = PATIENCE) -> None:
     """Wait until something is so. What is promised within ``seconds`` gets ``patience`` on a machine that is busy."""
     deadline = time.monotonic() + max(seconds, patience)
     while not is_so():

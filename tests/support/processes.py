@@ -27,6 +27,8 @@ import pytest
 
 Argument = str | os.PathLike[str]
 POLL_SECONDS = 0.02
+PATIENCE = 120.0
+"""How many seconds anything may take before a test fails; never what a test measures."""
 # setpriv sets the signal between fork and exec, in the very process; Python code between the two may deadlock.
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
@@ -37,10 +39,17 @@ def product(name: str = "glancefs") -> Path:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago. Prefer to let a server take port 0 and say which it got."""
+    """A port of 127.0.0.1 where nobody listens. Prefer to let a server take port 0 and say which it got.
+
+    Until this process ends nobody is given the port who does not ask for it by its number.
+    """
     with socket.socket() as probe:
+        # Two that say so may have the same port as long as none of them listens (socket(7)).
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        port = int(probe.getsockname()[1])
+        probe.detach()
+        return port
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -70,7 +79,7 @@ class Finished:
 def run(
     command: Sequence[Argument],
     *,
-    timeout: float = 60,
+    timeout: float = PATIENCE,
     expect: int | None = 0,
     stdin: bytes = b"",
     env: Mapping[str, str] | None = None,
@@ -133,7 +142,7 @@ class Process:
         """Everything it has printed."""
         return self.log_path.read_text(errors="replace")
 
-    def wait_for_line(self, pattern: str, *, timeout: float = 30) -> re.Match[str]:
+    def wait_for_line(self, pattern: str, *, timeout: float = PATIENCE) -> re.Match[str]:
         """Wait until a line of the log matches. Fails the test if the process ends first, or after `timeout`."""
         deadline = time.monotonic() + timeout
         while True:
@@ -145,7 +154,7 @@ class Process:
                 self._fail(f"{how} without {pattern!r}")
             time.sleep(POLL_SECONDS)
 
-    def wait_for_port(self, port: int, *, host: str = "127.0.0.1", timeout: float = 30) -> None:
+    def wait_for_port(self, port: int, *, host: str = "127.0.0.1", timeout: float = PATIENCE) -> None:
         """Wait until somebody listens. Fails the test when the process ends first, or after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
@@ -160,7 +169,7 @@ class Process:
             else:
                 return
 
-    def wait(self, *, timeout: float = 30) -> int:
+    def wait(self, *, timeout: float = PATIENCE) -> int:
         """Wait for its end and return the exit code. Fails the test after `timeout` seconds."""
         try:
             return self.popen.wait(timeout)
@@ -177,9 +186,9 @@ class Process:
         """End it and its whole group at once, as a power cut would; what it was doing is not finished."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        self.popen.wait(10)
+        self.popen.wait(PATIENCE)
 
-    def stop(self, *, timeout: float = 30) -> int:
+    def stop(self, *, timeout: float = PATIENCE) -> int:
         """Ask it to end (SIGTERM) and return the exit code. If it does not in time, it is killed and the test fails."""
         self.popen.terminate()
         try:

@@ -20,10 +20,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from tests.support.processes import Argument, Process, Processes, product
-
-PATIENCE = 60.0
-"""How long an answer may take before a test fails; never what a test measures."""
+from tests.support.processes import PATIENCE, Argument, Process, Processes, product
 
 Body = bytes | Iterable[bytes] | None
 
@@ -51,12 +48,10 @@ class Reply:
 
 
 @dataclass(slots=True, kw_only=True)
-class RunningServer:
-    """A server, where it is, and how to ask it."""
+class SomeServer:
+    """A server that somebody runs: where it is, and how to ask it."""
 
-    process: Process
     url: str
-    data: Path
     trust: Path | None = None
     """The certificate to trust, for a server that speaks TLS."""
 
@@ -88,6 +83,14 @@ class RunningServer:
             return ask(connection, method, path, headers, body)
         finally:
             connection.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class RunningServer(SomeServer):
+    """A server in a process of this test's, and what it takes of the machine."""
+
+    process: Process
+    data: Path
 
     def system_processes(self) -> list[psutil.Process]:
         """The server's process and, where it has them, its workers."""

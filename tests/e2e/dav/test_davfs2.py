@@ -32,7 +32,7 @@ file_refresh 1
 delay_upload {delay}
 """
 _PIDS = Path("/run/mount.davfs")
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

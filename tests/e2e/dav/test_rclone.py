@@ -203,7 +203,7 @@ def test_a_mount_of_rclone_is_written_to_and_read_from(
                 file.seek(place)
                 file.write(piece)
                 base[place : place + 5000] = piece
-        eventually(lambda: "disk.img" in owncloud.folder.images(), patience=60)
+        eventually(lambda: "disk.img" in owncloud.folder.images())
         run(["timeout", "60", "mv", point / "a.img", point / "z.img"])
         run(["timeout", "60", "rm", point / "sub/(d).img"])
         assert (point / "disk.img").read_bytes() == base

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ from glancefs.audit import audit
 from glancefs.model import ImageStatus
 from tests.e2e.mount import busy_writer
 from tests.e2e.mount.ledgers import Promises, digest_of_file
-from tests.e2e.mount.nursery import WRITER, Newborn, Nursery, open_nursery
+from tests.e2e.nursery import WRITER, Newborn, Nursery, open_nursery
 from tests.support.leaks import mounts_below, unmount
 from tests.support.mounting import LIFE_SECONDS, Mount, Mounts, eventually
 from tests.support.processes import Processes, product, run
@@ -209,7 +210,7 @@ class Lane:
     def mount(self) -> Newborn:
         """Mount over what is left of the last mount."""
         self.last = self.nursery.bear("mount", str(self.data), str(self.point), "--foreground")
-        self.last.wait_for(f"is at {self.point}")
+        self.last.wait_for(re.escape(f"is at {self.point}"))
         return self.last
 
     def verify(self) -> None:

@@ -40,7 +40,7 @@ def test_qemu_img_converts_into_the_mount(mounted: Mount, disk: Path, flags: str
     if "-n" in flags:
         mounted.run("truncate", "-s", str(24 << 20), "out")
     mounted.run("qemu-img", "convert", "-f", "raw", *flags.split(), disk, "out")
-    eventually(lambda: is_available(mounted, "out"), patience=20)
+    eventually(lambda: is_available(mounted, "out"))
     kind = flags.split()[1]
     said = mounted.run("qemu-img", "compare", "-f", "raw", "-F", kind, disk, "out")
     assert "identical" in said.out
@@ -61,7 +61,7 @@ def test_qemu_img_reads_an_image_of_the_mount(mounted: Mount, disk: Path, tmp_pa
 
 def test_qemu_img_creates_an_image(mounted: Mount) -> None:
     mounted.run("qemu-img", "create", "-q", "-f", "qcow2", "new.qcow2", "1G")
-    eventually(lambda: is_available(mounted, "new.qcow2"), patience=20)
+    eventually(lambda: is_available(mounted, "new.qcow2"))
     info = json.loads(mounted.run("qemu-img", "info", "--output=json", "new.qcow2").out)
     assert info["virtual-size"] == 1 << 30
 
@@ -82,5 +82,5 @@ def test_a_program_that_lives_on_is_waited_for_5_seconds(mounted: Mount) -> None
     with (mounted / "a").open("r+b") as file:
         file.seek(4)
         file.write(b" and more")
-    eventually(lambda: is_available(mounted, "a"), patience=20)
+    eventually(lambda: is_available(mounted, "a"))
     assert mounted.content("a") == b"data and more"

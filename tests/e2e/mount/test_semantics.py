@@ -6,9 +6,9 @@ import errno
 import io
 import os
 import re
-import subprocess
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -174,8 +174,7 @@ def test_close_tells(mounted: Mount) -> None:
     assert mounted.image("good").status is ImageStatus.AVAILABLE
     descriptor = os.open(mounted / "bad", os.O_WRONLY | os.O_CREAT)
     os.write(descriptor, b"data")
-    database = mounted.data / "registry.sqlite"
-    with _locked(database):
+    with _refusing(mounted.data / "registry.sqlite"):
         must_be_refused(errno.EIO, lambda: os.close(descriptor))
     assert "bad" in (mounted / ".glance/errors").read_text()
 
@@ -479,16 +478,10 @@ def test_exchanging(mounted: Mount) -> None:
 
 
 @contextmanager
-def _locked(database: Path) -> Iterator[None]:
-    """Hold a database's lock, so that nothing can be written to it."""
-    script = (
-        "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); c.execute('begin exclusive'); "
-        "print('ok', flush=True); time.sleep(300)"
-    )
-    with subprocess.Popen(["python3", "-c", script, str(database)], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"ok\n"
-        try:
-            yield
-        finally:
-            holder.kill()
+def _refusing(database: Path) -> Iterator[None]:
+    """Have a database refuse every image that is new."""
+    refusing = "CREATE TRIGGER refusing BEFORE INSERT ON images BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute(refusing)
+        yield
+        connection.execute("DROP TRIGGER refusing")

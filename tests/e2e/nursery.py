@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mounts and their writers that start in a moment: forks of a process that has everything loaded already.
+"""Servers, mounts and writers that start in a moment: forks of a process that has everything loaded already.
 
-Run as ``python -m tests.e2e.mount.nursery``; each line of its input names a log and the words of a command. What it
+Run as ``python -m tests.e2e.nursery``; each line of its input names a log and the words of a command. What it
 forks is the product's own command line, or `busy_writer`; only the loading is spared, which is most of a short life.
 
 Threading: the nursery has one thread. `Nursery` may be used from many.
@@ -13,12 +13,13 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import NoReturn
 
 from tests.e2e.mount import busy_writer
 from tests.support.capabilities import ROOT
-from tests.support.processes import DIE_WITH_PARENT, environment
+from tests.support.processes import DIE_WITH_PARENT, PATIENCE, environment
 
 _DIE_WITH_PARENT = 1
 """PR_SET_PDEATHSIG of prctl(2)."""
@@ -50,23 +51,26 @@ class Newborn:
         return True
 
     def kill(self) -> None:
-        """End it as a power cut would, and wait for that."""
+        """End it and its whole group as a power cut would, and wait for that."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
         self.wait()
 
-    def wait(self, *, patience: float = 60) -> None:
+    def wait(self, *, patience: float = PATIENCE) -> None:
         """Wait for its end."""
         deadline = time.monotonic() + patience
         while self.is_alive:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.005)
 
-    def wait_for(self, text: str, *, patience: float = 60) -> None:
+    def wait_for(self, pattern: str, *, patience: float = PATIENCE) -> re.Match[str]:
         """Wait until it has said something."""
         deadline = time.monotonic() + patience
-        while text not in self.log.read_text():
-            assert self.is_alive, self.log.read_text()
+        while True:
+            was_alive = self.is_alive
+            if found := re.search(pattern, self.log.read_text()):
+                return found
+            assert was_alive, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.005)
 
@@ -81,7 +85,7 @@ class Nursery:
     born: list[Newborn]
 
     def bear(self, *words: str) -> Newborn:
-        """Start a command: ``mount`` and what follows it, or `WRITER` and its arguments."""
+        """Start a command: ``mount`` or ``serve`` and what follows it, or `WRITER` and its arguments."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with self.lock:
@@ -100,12 +104,12 @@ class Nursery:
 
 
 @contextmanager
-def open_nursery(folder: Path) -> Iterator[Nursery]:
-    """Start the process that forks; what is still alive at the end is killed."""
+def open_nursery(folder: Path, *, env: Mapping[str, str] | None = None) -> Iterator[Nursery]:
+    """Start the process that forks; what is still alive at the end is killed. ``env`` configures all that it forks."""
     folder.mkdir()
     words = [*DIE_WITH_PARENT, sys.executable, "-m", __name__]
     with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment(None)
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment(env)
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -121,6 +125,8 @@ def open_nursery(folder: Path) -> Iterator[Nursery]:
 def _become(log: str, words: list[str]) -> NoReturn:
     status = 1
     try:
+        # As a command that a test starts, it leads a group of its own.
+        os.setsid()
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
@@ -140,12 +146,13 @@ def _become(log: str, words: list[str]) -> NoReturn:
 
 
 def _serve() -> None:
-    from glancefs import assembly, cli  # noqa: PLC0415 - the test's own process need not load it
-    from glancefs.cli import mount, root  # noqa: PLC0415 - as above
+    from gateway import application, server  # noqa: PLC0415 - the test's own process need not load it
+    from glancefs import assembly, cli  # noqa: PLC0415 - as above
+    from glancefs.cli import mount, root, serve  # noqa: PLC0415 - as above
     from glancefs.fuse import daemon  # noqa: PLC0415 - as above
     from glancefs.fuse import mount as fuse_mount  # noqa: PLC0415 - as above
 
-    assert all((assembly, cli, mount, root, daemon, fuse_mount))
+    assert all((application, server, assembly, cli, mount, root, serve, daemon, fuse_mount))
     # The kernel then keeps no dead children.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     sys.stdout.write("ready\n")
