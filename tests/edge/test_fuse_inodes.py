@@ -62,8 +62,15 @@ def test_a_staged_file_keeps_its_number_as_an_image() -> None:
     seen = inodes.see(entry("a", key="image:7", size=5), allocated=0)
     assert seen is inode
     assert (seen.kind, seen.size) == (EntryKind.IMAGE, 5)
-    inodes.forget(inode.ino, 1)
-    assert inodes.of_key("image:7") is None
+    for _ in range(2):
+        inodes.forget(inode.ino, 1)
+        assert inodes.of_key("image:7") is None
+        assert inodes.number_of("image:7", 1) == inode.ino
+        again = inodes.see(entry("a", key="image:7", size=5), allocated=0)
+        inodes.count(again)
+        assert again is not inode
+        assert (again.ino, inodes.of_key("image:7")) == (inode.ino, again)
+    assert inodes.number_of("image:8", 1) == 1
 
 
 def test_what_is_below_a_renamed_folder_moves_with_it() -> None:
