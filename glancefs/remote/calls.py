@@ -26,8 +26,8 @@ from glancefs.use_cases import FolderUseCases, ImageUseCases
 PREFIX: Final = "/tree/v1/"
 """What the paths of all calls begin with."""
 
-WITH_DATA: Final = frozenset({"images/add", "images/upload"})
-"""The calls whose body is a line of arguments, and then the data of an image."""
+WITH_DATA: Final = frozenset({"images/add", "images/upload", "ahead/send"})
+"""The calls whose body is a line of arguments, and then data."""
 
 CHANGES_PATH: Final = "/images/changes"
 """Where the change feed is."""
@@ -52,6 +52,16 @@ class Greeting:
     """The most bytes that an image may have here; None: any number."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentAhead:
+    """What of an image's data is at the server already; the rest follows."""
+
+    key: str
+    """Under which it was sent."""
+    size: int
+    """In bytes."""
+
+
 class ServerCalls(Protocol):
     """Calls that concern the server itself."""
 
@@ -67,7 +77,9 @@ class ImageCalls(ImageUseCases, Protocol):
         """Give one page of images."""
         ...
 
-    def add(self, context: RequestContext, new: NewImage, *, replacing: str | None = None) -> Image:
+    def add(
+        self, context: RequestContext, new: NewImage, *, replacing: str | None = None, ahead: SentAhead | None = None
+    ) -> Image:
         """Add an image with the data that follow."""
         ...
 
@@ -79,6 +91,7 @@ class ImageCalls(ImageUseCases, Protocol):
         checksum: str | None = None,
         changes: ImageChanges | None = None,
         resizes: bool = False,
+        ahead: SentAhead | None = None,
     ) -> Image:
         """Bring the data of a queued image, which follow."""
         ...
@@ -106,11 +119,28 @@ class LockCalls(Protocol):
         ...
 
 
+class AheadCalls(Protocol):
+    """See `glancefs.arrivals.Arrivals`."""
+
+    def begin(self, context: RequestContext, key: str) -> None:
+        """Begin to take the data of a file that is still being written."""
+        ...
+
+    def send(self, context: RequestContext, key: str, offset: int) -> None:
+        """Take a piece of them, which follows."""
+        ...
+
+    def drop(self, context: RequestContext, key: str) -> None:
+        """Let go of them."""
+        ...
+
+
 ROOMS: Final[Mapping[str, type]] = {
     "": ServerCalls,
     "images": ImageCalls,
     "folders": FolderCalls,
     "locks": LockCalls,
+    "ahead": AheadCalls,
 }
 """The protocols, by the first part of their calls' names."""
 
