@@ -46,6 +46,8 @@ _SHORTEST_KEY: Final = 16
 _LONGEST_KEY: Final = 64
 _WRITE_BACK_EVERY: Final = 8 << 20
 """After how many bytes the disk is told to begin, so that the sync at the end finds little to do."""
+_RESERVE: Final = 20
+"""The part of the disk that is left to uploads that say what they are."""
 _SHORTEST_WATCH: Final = 0.05
 """Seconds between two looks at the least."""
 _STORE: Final = "ahead"
@@ -211,6 +213,9 @@ class Arrivals:
         if offset != arrival.size:
             raise AheadLost(f"{arrival.size} bytes are here, and what comes belongs at {offset}.")
         check_size_allowed(arrival.size + size, most=self._max_upload)
+        room = os.statvfs(self._folder)
+        if room.f_bavail * room.f_frsize - size < room.f_blocks * room.f_frsize // _RESERVE:
+            raise AheadLost("There is not enough room for what nobody has promised to complete.")
         measured = MeasuredSource(source, size=size, most=None)
         write = partial(self._write, arrival)
         copy(measured, write, size=size, digest=arrival.digest, blocks=self._blocks)
@@ -232,13 +237,11 @@ class Arrivals:
     def _watch(self) -> None:
         """Let go of what is waited for in vain, until there is nothing left to wait for."""
         with self._changed:
-            while self._waiting or self._in_use:
+            while (self._waiting or self._in_use) and not self._is_closed:
                 now = self._clock()
                 self._let_go([name for name, one in self._waiting.items() if one.touched + self._patience <= now])
                 first = min((one.touched for one in self._waiting.values()), default=now)
                 self._changed.wait(max(first + self._patience - now, _SHORTEST_WATCH))
-                if self._is_closed:
-                    break
             self._watcher = None
 
     def _let_go(self, names: list[_Name]) -> None:

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from urllib3.exceptions import HTTPError
 
-from glancefs.errors import GlancefsError, NotFound, Unavailable
+from glancefs.errors import AheadLost, GlancefsError, NotFound, Unavailable
 from glancefs.frontier import Frontier
 from glancefs.localfile import LocalFile
 from glancefs.registries.wire import KEY_HEADER
@@ -78,16 +78,12 @@ class Ahead:
             self._files[path] = file
         return file
 
-    def finish(self, source: Source) -> Handed | None:
-        """Give what has become of a complete file that was followed; None where all of it is to be sent.
-
-        Waits for what is on its way. Raises Unavailable where the server was silent for too long by then.
-        """
+    def of(self, source: Source) -> AheadFile | None:
+        """Give what follows a file that is complete now; None where nothing does."""
         if not isinstance(source, LocalFile):
             return None
         with self._lock:
-            file = self._files.get(source.path)
-        return None if file is None else file.finish(source)
+            return self._files.get(source.path)
 
     def close(self) -> None:
         """Give up whatever is on its way; may be called twice."""
@@ -182,8 +178,11 @@ class AheadFile:
 
     # ---- the end
 
-    def finish(self, source: LocalFile) -> Handed | None:
-        """See `Ahead.finish`."""
+    def finish(self, source: Source) -> Handed:
+        """Give what the server has of the file, which is complete now. Waits for what is on its way.
+
+        Raises AheadLost where it has nothing, and Unavailable where that showed by its silence alone.
+        """
         began = time.monotonic()
         with self._changed:
             if not self._is_begun:
@@ -192,15 +191,13 @@ class AheadFile:
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._state in {_State.HANDED, _State.OVER})
             line = self._line
-            if self._state is _State.HANDED and line is not None:
+            if self._state is _State.HANDED and line is not None and isinstance(source, LocalFile):
                 return Handed(file=self, line=line, key=self._key, size=self._frontier.taken, source=source)
             error = self._error
-        if isinstance(error, Unavailable) and isinstance(error.__cause__, TimeoutError):
-            waited = time.monotonic() - began
-            if waited >= self._ahead.timeout / 2:
-                # Who closes waits for a silent server once.
-                raise error
-        return None
+        is_silence = isinstance(error, Unavailable) and isinstance(error.__cause__, TimeoutError)
+        if error is not None and is_silence and time.monotonic() - began >= self._ahead.timeout / 2:
+            raise error
+        raise AheadLost("Nothing of the file was sent ahead, or not as it is now.")
 
     def join(self) -> None:
         """Wait until nothing is on its way any more."""

@@ -27,7 +27,7 @@ from glancefs.model import Image
 from glancefs.registries.base import Changes
 from glancefs.registries.values import Reader, reader_of, to_json
 from glancefs.registries.wire import KEY_HEADER, Language, Wire
-from glancefs.remote.ahead import Handed
+from glancefs.remote.ahead import AheadFile
 from glancefs.remote.calls import CHANGES_PATH, PREFIX, Greeting, every_call
 from glancefs.stores.base import Source
 from glancefs.transfer import BLOCK_SIZE, Upload
@@ -136,14 +136,15 @@ class ServerConnection:
         source: Source,
         *,
         size: int,
-        ahead: Handed | None = None,
+        ahead: AheadFile | None = None,
         may_go_on: Callable[[errors.GlancefsError], bool] = lambda _: False,
         **arguments: object,
     ) -> Image:
         """Make a call that brings data, ``size`` bytes of them.
 
-        A `LocalFile` is sent again where the network failed, and where ``may_go_on`` says so of a refusal; where the
-        server has the beginning ``ahead``, whatever comes of that. Raises what the use case does, and Unavailable.
+        A `LocalFile` is sent again where the network failed, and where ``may_go_on`` says so of a refusal; and also
+        where the server had the beginning ``ahead``, whatever became of that. Raises what the use case does, and
+        Unavailable.
         """
         said = {argument: to_json(value) for argument, value in arguments.items()}
         if context.lock_tokens:
@@ -154,7 +155,7 @@ class ServerConnection:
             began = time.monotonic()
             try:
                 if ahead is not None:
-                    return self._send_rest(name, said, ahead, size=size, key=key)
+                    return self._send_rest(name, said, source, ahead, size=size, key=key)
                 return self._send_once(name, said, source, size=size, key=key, is_repeated=number > 0)
             except errors.GlancefsError as error:
                 if ahead is not None and not _is_passing(error):
@@ -174,9 +175,11 @@ class ServerConnection:
                     raise
             time.sleep(pause)
 
-    def _send_rest(self, name: str, said: Mapping[str, object], ahead: Handed, *, size: int, key: str) -> Image:
-        with closing(ahead):
-            return self._image(ahead.send(name, said, key=key, answer_within=self._patience(size)))
+    def _send_rest(
+        self, name: str, said: Mapping[str, object], source: Source, ahead: AheadFile, *, size: int, key: str
+    ) -> Image:
+        with closing(ahead.finish(source)) as handed:
+            return self._image(handed.send(name, said, key=key, answer_within=self._patience(size)))
 
     def _send_once(
         self, name: str, said: Mapping[str, object], source: Source, *, size: int, key: str, is_repeated: bool

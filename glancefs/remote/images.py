@@ -18,7 +18,7 @@ from glancefs.localfile import LocalFile
 from glancefs.model import Image, ImageChanges, ImageStatus, NewImage
 from glancefs.reader import DataReader
 from glancefs.registries.base import ImageQuery
-from glancefs.remote.ahead import Ahead, Handed
+from glancefs.remote.ahead import Ahead, AheadFile
 from glancefs.remote.connection import ServerConnection
 from glancefs.remote_source import RemoteSource, SourceReader
 from glancefs.stores.base import Source, Space
@@ -98,7 +98,7 @@ class RemoteImages:
         size, checksum = _declared(source, size, new.size)
         if new.checksum is None and checksum is not None:
             new = replace(new, checksum=checksum)
-        ahead = self._sent_ahead(source)
+        ahead = self._following(source)
         return self._server.send("images/add", context, source, size=size, ahead=ahead, new=new, replacing=replacing)
 
     def upload(
@@ -123,7 +123,7 @@ class RemoteImages:
                 context,
                 source,
                 size=size,
-                ahead=self._sent_ahead(source),
+                ahead=self._following(source),
                 may_go_on=_is_being_taken_back,
                 image_id=image_id,
                 checksum=sent,
@@ -171,8 +171,8 @@ class RemoteImages:
         image: Image = self._server.call(name, context, **arguments)
         return image
 
-    def _sent_ahead(self, source: Source) -> Handed | None:
-        return None if self._ahead is None else self._ahead.finish(source)
+    def _following(self, source: Source) -> AheadFile | None:
+        return None if self._ahead is None else self._ahead.of(source)
 
     def _read_plainly(self, image: Image) -> DataReader:
         return SourceReader(image=image, source=RemoteSource(client=self._server.client, image=image))

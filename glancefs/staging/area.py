@@ -52,6 +52,7 @@ _DRAFT = re.compile(r"\.[0-9a-f]{16}")
 _KEY = re.compile(r"[0-9a-f]{16}")
 _LOCK: Final = "lock"
 _STORE: Final = "staging"
+_FREED_AT_ONCE: Final = 16 << 20
 _HASHERS: Final = 2
 """How many files are hashed beside writing at once; more would only slow down those who write."""
 _FLOCK: Final = struct.Struct("@hhqqi4x")
@@ -147,9 +148,14 @@ class Staging:
 
     def forget(self, upload: StagedUpload) -> None:
         """Close a file that is published or discarded."""
-        upload.close()
         with self._lock:
             self._uploads.pop(upload.key, None)
+        if self._surroundings.is_passage and upload.size > _FREED_AT_ONCE:
+            # Its blocks have no other name: to free a GiB of them takes a tenth of a second, and nobody waits for that.
+            with suppress(RuntimeError):
+                self._executor.submit(upload.close)
+                return
+        upload.close()
 
     def _upload(
         self,

@@ -289,6 +289,7 @@ def test_a_process_that_has_nothing_of_it_gets_everything(writer: Writer) -> Non
     writer.sent(2 * PIECE)
     writer.listener.answers = "409 Conflict"
     write(staged, 2 * PIECE, DATA_SIZE)
+    writer.sent(3 * PIECE)
     writer.publish(staged)
     assert max(size for _, size in writer.listener.asked) > DATA_SIZE
 
@@ -317,20 +318,49 @@ def test_only_a_few_files_are_sent_at_once(writer: Writer) -> None:
     assert held() == 0
 
 
+@dataclass(slots=True)
+class Network:
+    """What lies between the writer and the server."""
+
+    proxies: list[Proxy] = field(default_factory=list)
+
+    def through(self, url: str) -> str:
+        """Stand between."""
+        self.proxies.append(Proxy(url))
+        return self.proxies[-1].__enter__().url
+
+    def fail(self, trouble: Trouble) -> None:
+        """Let this happen to the next request."""
+        self.proxies[0].next.append(trouble)
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """A network for one writer."""
+    network = Network()
+    yield network
+    for proxy in network.proxies:
+        proxy.__exit__(None, None, None)
+
+
 @pytest.mark.parametrize("trouble", [Trouble.LOSE_REQUEST, Trouble.LOSE_ANSWER, Trouble.HANG])
-def test_an_end_that_is_lost_makes_one_image(tmp_path: Path, trouble: Trouble) -> None:
-    proxies: list[Proxy] = []
-
-    def through(url: str) -> str:
-        proxies.append(Proxy(url))
-        proxies[0].__enter__()
-        return proxies[0].url
-
-    with writing(tmp_path, through=through, timeout=2) as writer:
+def test_an_end_that_is_lost_makes_one_image(tmp_path: Path, network: Network, trouble: Trouble) -> None:
+    with writing(tmp_path, through=network.through, timeout=2) as writer:
         staged = writer.create()
         write(staged)
         writer.sent(DATA_SIZE - PIECE)
-        proxies[0].next.append(trouble)
+        network.fail(trouble)
         writer.publish(staged)
         assert len(list(writer.place.core.images.find_all(ANN, ImageQuery(is_public=None)))) == 1
-        proxies[0].__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("trouble", [Trouble.LOSE_REQUEST, Trouble.LOSE_ANSWER, Trouble.HANG])
+def test_a_piece_that_is_lost_costs_the_time_alone(tmp_path: Path, network: Network, trouble: Trouble) -> None:
+    with writing(tmp_path, through=network.through, timeout=2) as writer:
+        staged = writer.create()
+        write(staged, stop=PIECE)
+        writer.sent(PIECE)
+        network.fail(trouble)
+        write(staged, PIECE, DATA_SIZE)
+        writer.publish(staged)
+        assert "images/add" in writer.listener.names()
