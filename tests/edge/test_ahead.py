@@ -22,7 +22,7 @@ import pytest
 from glancefs.arrivals import MOST_OF_ONE, Arrivals
 from glancefs.context import RequestContext
 from glancefs.errors import AheadLost, TooManyUploads, UploadTooLarge
-from glancefs.remote.calls import SentAhead
+from glancefs.model import ImageType, NewImage
 from tests.support.mounting import eventually
 from tests.support.use_cases import Far
 
@@ -264,8 +264,16 @@ def test_a_full_disk_is_told_when_the_image_is_made(tmp_path: Path) -> None:
     arrivals.close()
 
 
-def test_what_was_sent_ahead_has_a_form_of_its_own() -> None:
-    assert SentAhead(key=KEY, size=5) == SentAhead(key=KEY, size=5)
+def test_a_store_that_can_not_adopt_reads_what_came(place: Far) -> None:
+    # On another file system nothing can be linked.
+    arrivals = Arrivals(folder=Path("/dev/shm"), max_upload=None)
+    arrivals.begin(ANN, KEY)
+    arrivals.append(ANN, KEY, 0, _Source(DATA[:-9]), len(DATA) - 9)
+    new = NewImage(name="read", type=ImageType.RAW, checksum=CHECKSUM)
+    with arrivals.complete(ANN, KEY, len(DATA) - 9, _Source(DATA[-9:]), 9) as file:
+        image = place.core.images.add(ANN, new, file, size=file.size)
+    arrivals.close()
+    assert data_of(place, image.id) == DATA
 
 
 class _Source:

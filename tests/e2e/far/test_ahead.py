@@ -79,6 +79,17 @@ def test_most_is_there_before_the_file_is_closed(far: Far) -> None:
     assert held(server) == []
 
 
+def test_over_tls_too_most_is_there_before(mounts: Mounts, tls_server: RunningServer, tmp_path: Path) -> None:
+    options = [f"cacert={tls_server.trust},staging={tmp_path / 'staging'}"]
+    mount = mounts.mount(data=tls_server.data, source=tls_server.url, options=options)
+    data = os.urandom(20 * MIB + 17)
+    with (mount / "file").open("wb", buffering=0) as writer:
+        writer.write(data[: 10 * MIB])
+        eventually(lambda: sum(held(tls_server)) >= 8 * MIB)
+        writer.write(data[10 * MIB :])
+    assert mount.content("file") == data
+
+
 def test_a_server_that_is_killed_meanwhile_has_the_file_in_the_end(
     mounts: Mounts, processes: Processes, source: Path, tmp_path: Path
 ) -> None:
