@@ -113,15 +113,22 @@ class Operations(pyfuse3.Operations):
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Find a name in a folder."""
         path = self._path(parent_inode, name)
-        inode = self._remembered(path)
+        inode = await self._found(parent_inode, path)
+        if self.files.retries.is_expected(ctx.pid, path):
+            while inode is not None and not await self.files.hold(inode, ctx.pid):
+                inode = await self._found(parent_inode, path)
         if inode is None:
-            with suppress(PathNotFound):
-                inode = None if self._is_absent(parent_inode, path) else await self._look(path)
-            if inode is None:
-                self._watcher.was_absent(path, until=trio.current_time() + self._appearance.entry_timeout)
-                return self._appearance.nothing()
+            self._watcher.was_absent(path, until=trio.current_time() + self._appearance.entry_timeout)
+            return self._appearance.nothing()
         replacement = self.files.replacements.give(ctx.pid, inode)
         return self._told(replacement or inode)
+
+    async def _found(self, folder: int, path: str) -> Inode | None:
+        inode = self._remembered(path)
+        if inode is None and not self._is_absent(folder, path):
+            with suppress(PathNotFound):
+                inode = await self._look(path)
+        return inode
 
     @guarded
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
