@@ -91,6 +91,8 @@ class Operations(pyfuse3.Operations):
         self._appearance: Final = appearance
         self._read_only: Final = read_only
         self._numbers: Final = numbers
+        see = partial(self._see, is_listed=True)
+        self._tell_some: Final = partial(tell_some, inodes=inodes, appearance=appearance, see=see)
         self._folders: Final[dict[int, FolderHandle]] = {}
         self._space: tuple[float, Space | None] | None = None
         self.greeted: Final = trio.Event()
@@ -364,17 +366,10 @@ class Operations(pyfuse3.Operations):
                 return
         place = max(start_id, _FIRST - 1) - (_FIRST - 1)
         while entries := await folder.at(place):
-            told = tell_some(
-                token,
-                folder.path,
-                entries,
-                place + _FIRST,
-                inodes=self._inodes,
-                appearance=self._appearance,
-                see=partial(self._see, is_listed=True),
-            )
+            told = self._tell_some(token, entries, place + _FIRST)
             place += told
-            if told < len(entries):
+            # What comes next is fetched while the reader is at what it has.
+            if told < len(entries) or not folder.is_at_hand(place):
                 return
 
     def _dots(self, folder: FolderHandle) -> EntryAttributes:
