@@ -7,7 +7,8 @@ loop works for microseconds at a time. So it asks for short turns, which come so
 where it may be, which is root's to decide. Threads and processes that it starts get neither, as what they do is long.
 
 Answers for that, for one thread. What an operator has said of the whole process holds on: the loop is preferred to the
-rest of it, and a policy other than the usual one is left alone.
+rest of it. A policy other than the usual one is left alone, and so is a process that is preferred as a whole: what it
+starts would lose that (SCHED_RESET_ON_FORK of sched(7)).
 
 Threading: called by the thread that it is for.
 """
@@ -32,18 +33,17 @@ _TURN: Final = 100_000
 """Nanoseconds; the scheduler knows no shorter ones."""
 _PREFERENCE: Final = 10
 """Steps of the nice value: nine times the share of another thread on a core that both want (sched(7))."""
-_MOST_PREFERRED: Final = -20
 
 
 def answer_soon() -> None:
     """Have the calling thread run soon after it wakes up, as far as this machine and this user can."""
     number = _CALLS.get(platform.machine())
-    if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER or usual < 0:
         return
     call = ctypes.CDLL(None).syscall
     call.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_long)
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    for nice in (max(usual - _PREFERENCE, _MOST_PREFERRED), usual):
+    for nice in (usual - _PREFERENCE, usual):
         said = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, _NOT_FOR_CHILDREN, nice, 0, _TURN, 0, 0)
         if not call(number, 0, said, 0):
             return
