@@ -98,6 +98,7 @@ async def open_view(tree: ImageTree, shared: Shared, *, statistics: Statistics, 
     bridge, kernel = shared.bridge, shared.kernel
     inodes = Inodes(statistics=statistics)
     inodes.refresh(inodes.root, await bridge.look(tree.lookup, ""), allocated=0)
+    await bridge.look(tree.rehearse)
     publisher = Publisher(
         tree=tree,
         bridge=bridge,
