@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from glancefs.fuse.statistics import Statistics
@@ -90,7 +91,11 @@ class Inodes:
 
     def of_key(self, key: str) -> Inode | None:
         """Give the inode of what has this `Entry.key`."""
-        return self._bound.get(key) or self._by_number.get(inode_number(key))
+        if (bound := self._bound.get(key)) is not None:
+            return bound
+        inode = self._by_number.get(inode_number(key))
+        # A folder that was moved keeps its number, which is not that of what is made where it was.
+        return inode if inode is not None and inode.key == key else None
 
     # ---- what the tree told
 
@@ -98,8 +103,7 @@ class Inodes:
         """Give the inode for an entry, made or brought up to date; the kernel is not yet told of it."""
         inode = self.of_key(entry.key)
         if inode is None:
-            number = self.number_of(entry.key, inode_number(entry.key))
-            inode = self._new(number, entry.key, entry.path, entry.kind)
+            inode = self._new(inode_number(entry.key), entry.key, entry.path, entry.kind)
         elif inode.path != entry.path or inode.is_gone:
             self.move(inode, entry.path)
         self.refresh(inode, entry, allocated=allocated)
@@ -118,7 +122,7 @@ class Inodes:
     def see_listed(self, inode: Inode | None, path: str, listed: Listed) -> Inode:
         """Give the inode (None: a new one) for a listed image, brought up to date; the kernel was told of it."""
         if inode is None:
-            inode = self._new(self.number_of(listed.key, listed.ino), listed.key, path, listed.kind)
+            inode = self._new(listed.ino, listed.key, path, listed.kind)
             inode.mode = FILE_MODE
         elif inode.path != path or inode.is_gone:
             self.move(inode, path)
@@ -132,11 +136,16 @@ class Inodes:
         inode.lookups += 1
         return inode
 
-    def _new(self, number: int, key: str, path: str, kind: EntryKind) -> Inode:
+    def _new(self, own_number: int, key: str, path: str, kind: EntryKind) -> Inode:
+        number = self.number_of(key, own_number)
+        for turn in count(1):
+            if number not in self._by_number:
+                break
+            number = inode_number(f"{key}\0{turn}")
         inode = self._by_number[number] = Inode(ino=number, key=key, path=path, kind=kind)
         self._by_path[path] = inode
         self._statistics.inodes = len(self._by_number)
-        if key in self._numbers:
+        if number != own_number:
             self.bind(key, inode)
         return inode
 
@@ -206,7 +215,16 @@ class Inodes:
             self.move(inode, new + inode.path[len(old) :])
             inode.is_whole = False
             if inode.kind is EntryKind.FOLDER:
-                self.bind(f"folder:{inode.path}", inode)
+                self._name_anew(inode, f"folder:{inode.path}")
+
+    def _name_anew(self, inode: Inode, key: str) -> None:
+        """Let an inode stand for this key alone."""
+        for other in inode.other_keys:
+            if self._bound.get(other) is inode:
+                del self._bound[other]
+        inode.other_keys.clear()
+        inode.key = key
+        self.bind(key, inode)
 
     def leave(self, path: str) -> Inode | None:
         """Say that nothing is known to be at a path, without saying that what was there is gone."""

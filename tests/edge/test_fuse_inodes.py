@@ -84,6 +84,25 @@ def test_what_is_below_a_renamed_folder_moves_with_it() -> None:
     assert inodes.at("a") is None
 
 
+def test_what_is_made_where_a_folder_was_is_another_one() -> None:
+    inodes = Inodes(statistics=Statistics())
+    moved = inodes.see(folder("a"), allocated=0)
+    inodes.count(moved)
+    for target in ("b", "c"):
+        origin = moved.path
+        inodes.move_below(origin, target)
+        made = inodes.see(folder(origin), allocated=0)
+        inodes.count(made)
+        assert made is not moved
+        assert made.ino != moved.ino
+        assert (inodes.at(origin), inodes.at(target)) == (made, moved)
+        assert inodes.see(folder(origin), allocated=0) is made
+        assert inodes.see(folder(target), allocated=0) is moved
+    for inode in (made, moved):
+        inodes.forget(inode.ino, 2)
+        assert inodes.of_key(inode.key) is None
+
+
 def test_what_was_at_the_target_of_a_rename_gives_way() -> None:
     inodes = Inodes(statistics=Statistics())
     old = inodes.see(entry("a"), allocated=0)
