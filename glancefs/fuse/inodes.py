@@ -77,6 +77,7 @@ class Inodes:
         self._recent: Final[OrderedDict[int, Entry]] = OrderedDict()
         # The kernel forgets what it likes, and all of it whenever a name is taken back.
         self._numbers: Final[OrderedDict[str, int]] = OrderedDict()
+        self._looked_at: Final[dict[str, bool]] = {}
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -143,7 +144,7 @@ class Inodes:
                 break
             number = inode_number(f"{key}\0{turn}")
         inode = self._by_number[number] = Inode(ino=number, key=key, path=path, kind=kind)
-        self._by_path[path] = inode
+        self._put(path, inode)
         self._statistics.inodes = len(self._by_number)
         if number != own_number:
             self.bind(key, inode)
@@ -201,11 +202,10 @@ class Inodes:
 
     def move(self, inode: Inode, path: str) -> None:
         """Say that an inode is at this path from here on, and whatever was there is not."""
-        if self._by_path.get(inode.path) is inode:
-            del self._by_path[inode.path]
+        self._take(inode)
         inode.path = path
         inode.is_gone = False
-        self._by_path[path] = inode
+        self._put(path, inode)
         self.distrust(inode)
 
     def move_below(self, old: str, new: str) -> None:
@@ -229,6 +229,7 @@ class Inodes:
     def leave(self, path: str) -> Inode | None:
         """Say that nothing is known to be at a path, without saying that what was there is gone."""
         self.doubt(path)
+        self._stir(path)
         return self._by_path.pop(path, None)
 
     def doubt(self, path: str) -> None:
@@ -241,10 +242,32 @@ class Inodes:
         """Say that an inode is gone: nothing is at its path, and who has it open goes on."""
         if inode.ino == ROOT:
             return
-        if self._by_path.get(inode.path) is inode:
-            del self._by_path[inode.path]
+        self._take(inode)
         inode.is_gone = True
         self.distrust(inode)
+
+    def _put(self, path: str, inode: Inode) -> None:
+        self._stir(path)
+        self._by_path[path] = inode
+
+    def _take(self, inode: Inode) -> None:
+        if self._by_path.get(inode.path) is inode:
+            self._stir(inode.path)
+            del self._by_path[inode.path]
+
+    # ---- what changes while somebody looks
+
+    def watch(self, path: str) -> None:
+        """Notice from here on, until `has_stirred` is asked, when something else comes to be at a path, or goes."""
+        self._looked_at[path] = False
+
+    def has_stirred(self, path: str) -> bool:
+        """Tell whether that was so; what was looked up meanwhile may be older than what is known here."""
+        return self._looked_at.pop(path, False)
+
+    def _stir(self, path: str) -> None:
+        if path in self._looked_at:
+            self._looked_at[path] = True
 
     # ---- what the kernel holds
 

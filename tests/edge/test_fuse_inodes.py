@@ -2,6 +2,8 @@
 """Inodes: lookup counts are exact, paths follow renames, and memory does not grow with what was forgotten."""
 
 import tracemalloc
+from collections.abc import Callable
+from functools import partial
 
 from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.statistics import Statistics
@@ -101,6 +103,28 @@ def test_what_is_made_where_a_folder_was_is_another_one() -> None:
     for inode in (made, moved):
         inodes.forget(inode.ino, 2)
         assert inodes.of_key(inode.key) is None
+
+
+def test_what_comes_or_goes_while_somebody_looks_is_noticed() -> None:
+    inodes = Inodes(statistics=Statistics())
+    inodes.watch("a")
+    made = inodes.see(folder("a"), allocated=0)
+    assert inodes.has_stirred("a")
+    steps: list[Callable[[], object]] = [
+        partial(inodes.move_below, "a", "b"),
+        partial(inodes.move_below, "b", "a"),
+        partial(inodes.leave, "a"),
+        partial(inodes.move, made, "a"),
+        partial(inodes.lose, made),
+    ]
+    for work in steps:
+        inodes.watch("a")
+        inodes.see(folder("beside"), allocated=0)
+        assert not inodes.has_stirred("a")
+        inodes.watch("a")
+        work()
+        assert inodes.has_stirred("a")
+    assert not inodes.has_stirred("a")
 
 
 def test_what_was_at_the_target_of_a_rename_gives_way() -> None:
