@@ -24,6 +24,9 @@ TEST_PACKAGES := attr btrfs-progs cadaver curl davfs2 dbus debian-installer-12-n
 # PostgreSQL's server is unpacked here, not installed, so that none starts on this machine; these are what it is linked to.
 POSTGRESQL := .cache/postgresql/usr/lib/postgresql/15/bin/pg_dump
 POSTGRESQL_PACKAGES := libgssapi-krb5-2 libicu72 libldap-2.5-0 libpq5 libxml2
+# And HAProxy in the same way.
+HAPROXY := .cache/haproxy/usr/sbin/haproxy
+HAPROXY_PACKAGES := liblua5.3-0 libopentracing-c-wrapper0
 # What the benchmarks use besides: generators of load, and a way to switch syncing off.
 BENCH_PACKAGES := apache2-utils bindfs eatmydata wrk
 # The peers of the benchmarks are unpacked here, not installed, so that no web server starts on this machine.
@@ -140,11 +143,16 @@ install-missing = missing=; for package in $(1); do \
 test-packages:
 	@$(call install-missing,$(TEST_PACKAGES)) || [ "$$CI" != true ]
 	@[ -e $(POSTGRESQL) ] || [ -e /usr/lib/postgresql/15/bin/postgres -a -e /usr/lib/postgresql/15/bin/pg_dump ] || $(MAKE) -s $(POSTGRESQL) || [ "$$CI" != true ]
+	@[ -e $(HAPROXY) ] || [ -e /usr/sbin/haproxy ] || $(MAKE) -s $(HAPROXY) || [ "$$CI" != true ]
 
 $(POSTGRESQL):
 	@$(call install-missing,$(POSTGRESQL_PACKAGES))
 	@mkdir -p .cache/postgresql && cd .cache/postgresql && apt-get download -qq postgresql-15 postgresql-client-15 2>/dev/null && \
 	    for package in postgresql-*.deb; do dpkg-deb -x $$package . || exit; done
+
+$(HAPROXY):
+	@$(call install-missing,$(HAPROXY_PACKAGES))
+	@mkdir -p .cache/haproxy && cd .cache/haproxy && apt-get download -qq haproxy 2>/dev/null && dpkg-deb -x haproxy_*.deb .
 
 bench-packages:
 	@$(call install-missing,$(BENCH_PACKAGES))

@@ -22,7 +22,7 @@ from gateway.rest.calls import Calls
 from gateway.rest.door import RestDoor
 from gateway.rest.feed import Feed
 from gateway.root import DoorSign
-from glancefs.assembly import Assembly, Trees
+from glancefs.assembly import Assembly, Trees, make_arrivals
 from glancefs.config import AuthConfig, GatewayConfig
 from glancefs.errors import ConfigError
 from glancefs.registries.base import ServedRegistry
@@ -51,7 +51,7 @@ def make_application(core: Assembly, *, metrics: Metrics) -> Application:
             relocation=core.relocation,
             uploads=metrics.upload,
             feed=Feed(folders=core.folders),
-            calls=Calls(core=core, uploads=metrics.upload),
+            calls=Calls(core=core, uploads=metrics.upload, arrivals=make_arrivals(core)),
         ),
         authenticator=authenticator,
         health=health,

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from glancefs.arrivals import MOST as MOST_ARRIVALS
+from glancefs.arrivals import Arrivals
 from glancefs.config import Config
 from glancefs.context import LOCAL_USER, RequestContext
 from glancefs.dead_properties import DeadProperties
@@ -236,6 +238,15 @@ class Trees:
     def close(self) -> None:
         """Let go of threads."""
         self._area.close()
+
+
+def make_arrivals(core: Assembly) -> Arrivals:
+    """Give what holds the data that come to this process before their image is spoken of."""
+    gateway = core.config.gateway
+    # Not more than half of the uploads that there may be at a time are of files whose end nobody knows.
+    most = max(1, min(MOST_ARRIVALS, gateway.max_uploads // 2))
+    folder = core.stores[core.config.default_store].staging_folder or core.config.data
+    return Arrivals(folder=folder, max_upload=gateway.max_upload, most=most)
 
 
 def clear_up(core: Assembly) -> Swept:

@@ -28,6 +28,7 @@
     │   ├── StaleImage              somebody else changed the image in between
     │   ├── WrongStatus             the image is not in a status that allows this
     │   ├── ImmutableImage          data of an available image never change
+    │   ├── AheadLost               what was sent ahead is not here: send all of it
     │   ├── PathTaken               something is at this path already
     │   ├── NotAFolder              a folder is needed, and this is none
     │   ├── IsAFolder               a file is needed, and this is a folder
@@ -176,6 +177,10 @@ class WrongStatus(Conflict):
 
 class ImmutableImage(Conflict):
     """Data of an available image never change."""
+
+
+class AheadLost(Conflict):
+    """What was sent ahead is not here, or not as far as was said; everything has to be sent."""
 
 
 class PathTaken(Conflict):

@@ -2,7 +2,7 @@
 """An upload that lies complete in a local file: a store that can takes the file over, the others read it.
 
 Answers for handing such a file on, and for having it back when the upload fails. Does not make the file:
-`glancefs.staging` does.
+`glancefs.staging` and `glancefs.arrivals` do.
 
 Threading: belongs to one upload.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeGuard
 
@@ -67,6 +67,10 @@ class LocalFile:
             return folder.stat().st_dev == os.fstat(self._descriptor).st_dev
         return False
 
+    def claim(self, store: AdoptingStore) -> AbstractContextManager[str]:
+        """Claim a key of a store that can adopt it, together with it."""
+        return store.claim_file(self.path)
+
     def give_back(self) -> None:
         """Have the file at its path again, as long as its data have some other name."""
         if self.path.exists():
@@ -82,6 +86,20 @@ class LocalFile:
             _log.error("The data of a failed upload are lost, %s can't be made again: %s", self.path, error)
 
 
+class UnnamedFile(LocalFile):
+    """One that has no name (open(2), O_TMPFILE): the first that it gets is the store's, and it is never given back."""
+
+    def __init__(self, *, descriptor: int, size: int, checksum: str) -> None:
+        super().__init__(path=Path(f"/proc/self/fd/{descriptor}"), descriptor=descriptor, size=size, checksum=checksum)
+
+    def claim(self, store: AdoptingStore) -> AbstractContextManager[str]:
+        """Claim a key for it."""
+        return store.claim_unnamed(self._descriptor)
+
+    def give_back(self) -> None:
+        """Do nothing: it goes when its descriptor does."""
+
+
 def give_back(source: Source | None) -> None:
     """Give a local file back whose upload failed; other sources have nothing to be given back."""
     if isinstance(source, LocalFile):
@@ -95,7 +113,7 @@ def claim_for(source: Source, store: Store) -> Iterator[str]:
         with store.claim() as key:
             yield key
         return
-    with store.claim_file(source.path) as key:
+    with source.claim(store) as key:
         try:
             yield key
         except BaseException:

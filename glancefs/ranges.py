@@ -56,7 +56,7 @@ class Ranges:
 
         Raises Unavailable where it does not answer in time.
         """
-        request = self._transport.get_head(path, {"Range": f"bytes={start}-{stop - 1}"})
+        request = self._transport.head_of("GET", path, {"Range": f"bytes={start}-{stop - 1}"})
         try:
             while True:
                 is_used, connection = self._connection()

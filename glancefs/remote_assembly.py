@@ -2,7 +2,7 @@
 """From the URL of a server to a working tree on it: the one place that knows every class of a mount far away.
 
 Answers for choosing and connecting the connection, the use cases at a distance, reading and its cache, and staging on
-this host's own disk. Does not read the configuration.
+this host's own disk, from where files are sent while they are written. Does not read the configuration.
 
 Threading: an assembly is made once per process, after any fork, and then shared by all threads.
 """
@@ -18,6 +18,7 @@ from typing import Final, Self
 from glancefs.cache.cache import BlockCache
 from glancefs.context import RequestContext
 from glancefs.errors import ConfigError, InvalidRequest
+from glancefs.remote.ahead import Ahead
 from glancefs.remote.calls import Greeting
 from glancefs.remote.connection import ServerConnection
 from glancefs.remote.folders import RemoteFolders, RemoteLocks
@@ -38,6 +39,7 @@ class RemoteAssembly:
     server: ServerConnection
     greeting: Greeting
     readers: RemoteReaders
+    ahead: Ahead
     staging_folder: Path
 
     def __enter__(self) -> Self:
@@ -50,6 +52,7 @@ class RemoteAssembly:
 
     def close(self) -> None:
         """Let go of connections and threads; may be called twice."""
+        self.ahead.close()
         self.readers.close()
         self.server.close()
 
@@ -63,11 +66,15 @@ class RemoteAssembly:
         """
         context = RequestContext(user=self.greeting.user, is_admin=self.greeting.is_admin)
         tree = ImageTree(
-            images=RemoteImages(server=self.server, open_data=self.readers.open),
+            images=RemoteImages(server=self.server, open_data=self.readers.open, ahead=self.ahead),
             folders=RemoteFolders(server=self.server),
             locks=RemoteLocks(server=self.server),
             staging=Staging(
-                folder=self.staging_folder, user=context.user, max_upload=self.greeting.largest, is_passage=True
+                folder=self.staging_folder,
+                user=context.user,
+                max_upload=self.greeting.largest,
+                is_passage=True,
+                follow=None if __import__("os").environ.get("AHEAD_OFF") else self.ahead.follow,
             ),
             context=context,
             documents=documents or {},
@@ -114,7 +121,11 @@ def assemble_remote(
         server.close()
         raise
     return RemoteAssembly(
-        server=server, greeting=greeting, readers=readers, staging_folder=staging / _folder_of(greeting) / _STAGED
+        server=server,
+        greeting=greeting,
+        readers=readers,
+        ahead=Ahead(transport=server.transport, timeout=timeout),
+        staging_folder=staging / _folder_of(greeting) / _STAGED,
     )
 
 

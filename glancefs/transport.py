@@ -177,10 +177,10 @@ class Transport:
         connection.connect()
         return cast("socket.socket", connection.sock)
 
-    def get_head(self, path: str, headers: Mapping[str, str]) -> bytes:
-        """Give the head of a GET, as it goes over a connection."""
+    def head_of(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
+        """Give the head of a request, as it goes over a connection."""
         host = self._pool.host if ":" not in self._pool.host else f"[{self._pool.host}]"
-        lines = [f"GET {self._path}{path} HTTP/1.1", f"Host: {host}:{self._pool.port}"]
+        lines = [f"{method} {self._path}{path} HTTP/1.1", f"Host: {host}:{self._pool.port}"]
         lines += [f"{name}: {value}" for name, value in (self._headers | dict(headers)).items()]
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 

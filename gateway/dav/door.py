@@ -36,7 +36,7 @@ from gateway.wsgi import BASE_URL_KEY, CONTEXT_KEY, STATUS_LINES, SUBJECT_KEY, R
 from glancefs.assembly import Trees
 from glancefs.errors import GlancefsError, InvalidRequest, Locked, LockNotFound, NotAuthenticated, NotFound
 from glancefs.registries.locks import Lock
-from glancefs.tree import Entry, EntryKind
+from glancefs.tree import Entry, EntryKind, Outlined
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -181,9 +181,9 @@ class DavDoor:
         wanted = asked(parsed_body(call.request))
         entry = call.followed(call.entry())
         call.check(entry)
-        members: Iterator[list[Entry]] | None = None
+        members: Iterator[Outlined] | None = None
         if with_members and entry.kind is EntryKind.FOLDER:
-            members = self._members(call, entry)
+            members = self._members(call, entry, in_outline=wanted.wants_outlines)
         answer = Answer(
             asked=wanted,
             share=call.share,
@@ -198,15 +198,20 @@ class DavDoor:
         return Response(status=HTTPStatus.MULTI_STATUS, headers=headers, body=answer.pieces(entry, members))
 
     @staticmethod
-    def _members(call: Call, entry: Entry) -> Iterator[list[Entry]]:
-        for page in call.tree.list(entry.path, page_size=PAGE):
+    def _members(call: Call, entry: Entry, *, in_outline: bool) -> Iterator[Outlined]:
+        pages = (
+            call.tree.list_outlined(entry.path, page_size=PAGE)
+            if in_outline
+            else map(Outlined, call.tree.list(entry.path, page_size=PAGE))
+        )
+        for page in pages:
             entries: list[Entry] = []
-            for one in page:
+            for one in page.entries:
                 try:
                     entries.append(call.followed(one))
                 except NotFound:
                     continue
-            yield entries
+            yield Outlined(entries=entries, images=page.images)
 
     # ---- writing
 

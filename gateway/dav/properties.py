@@ -41,9 +41,13 @@ LAST_MODIFIED: Final = "{DAV:}getlastmodified"
 FOLDER_TYPE: Final = "httpd/unix-directory"
 
 _ENTRY = "<D:lockentry><D:lockscope><D:{}/></D:lockscope><D:locktype><D:write/></D:locktype></D:lockentry>"
-_LOCKS: Final = _ENTRY.format("exclusive") + _ENTRY.format("shared")
+LOCKS: Final = _ENTRY.format("exclusive") + _ENTRY.format("shared")
+"""What ``supportedlock`` says of everything."""
+_FOUND: Final = "<D:status>HTTP/1.1 200 OK</D:status></D:propstat>"
+_MISSING: Final = "<D:status>HTTP/1.1 404 Not Found</D:status></D:propstat>"
 _QUOTA: Final = ("quota-available-bytes", "quota-used-bytes")
 _BILLION: Final = 1_000_000_000
+_DAY: Final = 86_400
 # A key that no XML name can begin like is written as .NET's XmlConvert.EncodeName does.
 _NO_NAME = re.compile(r"[0-9]|_(?=x[0-9a-f]{4}_)")
 _ENCODED = re.compile(r"_x(003[0-9]|005f)_")
@@ -61,19 +65,31 @@ def etag_of(entry: Entry) -> str | None:
     """
     if entry.image is not None:
         if entry.kind is EntryKind.IMAGE and entry.image.checksum is not None:
-            return _compact(entry.image.checksum)
+            return compact_etag(entry.image.checksum)
         # The same while data are on their way in, so that who brings them under a condition is not refused at the end.
-        return f'"queued:{entry.image.id}"'
+        return queued_etag(entry.image.id)
     if entry.staged is not None:
         # Each upload to a path makes a file of its own.
         return f'"{entry.key}"'
     return None
 
 
+def queued_etag(image_id: str) -> str:
+    """Give the entity tag of an image whose data are still to come."""
+    return f'"queued:{image_id}"'
+
+
 @lru_cache(maxsize=1024)
-def _compact(checksum: str) -> str:
+def compact_etag(checksum: str) -> str:
+    """Give the entity tag of an image that has its data."""
     kind, _, digits = checksum.partition(":")
     return f'"{kind}-{b2a_base64(bytes.fromhex(digits), newline=False).decode()}"'
+
+
+def propstats(found: str, missing: str) -> str:
+    """Write which properties there are, and which not (RFC 4918, section 14.22)."""
+    stats = f"<D:propstat><D:prop>{found}</D:prop>{_FOUND}" if found or not missing else ""
+    return f"{stats}<D:propstat><D:prop>{missing}</D:prop>{_MISSING}" if missing else stats
 
 
 def content_type_of(entry: Entry) -> str:
@@ -85,16 +101,22 @@ def content_type_of(entry: Entry) -> str:
     return DATA_TYPE
 
 
-@lru_cache(maxsize=4096)
 def http_date(seconds: int) -> str:
     """Write a time, in seconds since the epoch, as HTTP does (RFC 9110, section 5.6.7)."""
-    return format_date_time(seconds)
+    day, rest = divmod(seconds, _DAY)
+    return f"{_days(day)[0]}{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02} GMT"
 
 
-@lru_cache(maxsize=4096)
 def iso_date(seconds: int) -> str:
     """Write a time, in seconds since the epoch, as ``creationdate`` has it (RFC 3339)."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    day, rest = divmod(seconds, _DAY)
+    return f"{_days(day)[1]}T{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}Z"
+
+
+@lru_cache(maxsize=1024)
+def _days(day: int) -> tuple[str, str]:
+    """Give a day in both ways of writing: times are nearly as many as images, days are few."""
+    return format_date_time(day * _DAY).removesuffix("00:00:00 GMT"), time.strftime("%Y-%m-%d", time.gmtime(day * _DAY))
 
 
 def attribute_of(name: str) -> str | None:
@@ -173,7 +195,7 @@ class Properties:
             f"<D:creationdate>{iso_date(_created(entry))}</D:creationdate>"
             f"<D:displayname>{escaped(entry.name)}</D:displayname>"
             f"<D:getcontenttype>{content_type_of(entry)}</D:getcontenttype>"
-            f"<D:supportedlock>{_LOCKS}</D:supportedlock>"
+            f"<D:supportedlock>{LOCKS}</D:supportedlock>"
             f"<D:lockdiscovery>{self._discovery(locks)}</D:lockdiscovery>"
             f"{self._attributes(entry)}{''.join(dead.values()) if dead else ''}"
         )
@@ -264,6 +286,6 @@ _DAV: Final[Mapping[str, Callable[[Entry], str | None]]] = {
     "displayname": lambda entry: escaped(entry.name),
     "getcontenttype": content_type_of,
     "getetag": etag_of,
-    "supportedlock": lambda _: _LOCKS,
+    "supportedlock": lambda _: LOCKS,
 }
 """What writes the properties of WebDAV that follow from the entry alone."""

@@ -18,11 +18,13 @@ from xml.etree.ElementTree import Element
 
 from wsgidav.dav_error import DAVError, PRECONDITION_CODE_PropfindFiniteDepth
 
-from gateway.dav.properties import NAMESPACES, NO_DEAD, Properties
+from gateway.dav.outlines import OutlineWriter
+from gateway.dav.properties import NAMESPACES, NO_DEAD, Properties, propstats
 from gateway.dav.urls import Share
 from gateway.dav.xml import DECLARATION, children, empty_element, split_name
+from glancefs.registries.folders import Outline
 from glancefs.registries.locks import Lock
-from glancefs.tree import Entry, EntryKind, ImageTree
+from glancefs.tree import Entry, EntryKind, ImageTree, Outlined
 
 PAGE: Final = 500
 """How many entries become text at a time."""
@@ -30,9 +32,8 @@ MOST_NAMES: Final = 1000
 """How many properties one request may name."""
 
 _ALL = frozenset({"{DAV:}allprop", "{DAV:}propname", "{DAV:}prop"})
-_FOUND: Final = "<D:status>HTTP/1.1 200 OK</D:status></D:propstat>"
-_MISSING: Final = "<D:status>HTTP/1.1 404 Not Found</D:status></D:propstat>"
-_OURS: Final = frozenset({"DAV:", "urn:glancefs:image", "urn:glancefs:property"})
+_IMAGES: Final = frozenset({"urn:glancefs:image", "urn:glancefs:property"})
+_OURS: Final = _IMAGES | {"DAV:"}
 _LOCK_NAME: Final = "{DAV:}lockdiscovery"
 
 
@@ -49,6 +50,11 @@ class Asked:
     def wants_dead(self) -> bool:
         """Whether what clients keep has to be looked up."""
         return self.everything or self.only_names or any(split_name(name)[0] not in _OURS for name in self.names)
+
+    @property
+    def wants_outlines(self) -> bool:
+        """Whether a listing tells enough of images: what clients ask for when they show a folder."""
+        return not (self.everything or self.only_names or any(split_name(name)[0] in _IMAGES for name in self.names))
 
     @property
     def wants_locks(self) -> bool:
@@ -100,8 +106,9 @@ class Answer:
         self._writers: Final = [(name, properties.writer(name)) for name in asked.names]
         self._tree: Final = tree
 
-    def pieces(self, entry: Entry, pages: Iterator[Sequence[Entry]] | None) -> Iterator[bytes]:
+    def pieces(self, entry: Entry, pages: Iterator[Outlined] | None) -> Iterator[bytes]:
         """Give the document, page by page; ``pages`` are the members, None for none of them."""
+        outlines = OutlineWriter(folder=entry.path, names=self._asked.names, share=self._share)
         covering: Sequence[Lock] = ()
         below: Mapping[str, Sequence[Lock]] = {}
         if self._asked.wants_locks:
@@ -111,12 +118,15 @@ class Answer:
         deep = [lock for lock in covering if lock.is_deep]
         head = f"{DECLARATION}<D:multistatus {NAMESPACES}>\n"
         yield (head + self._response(entry, covering, self._dead_of([entry]).get(entry.key, NO_DEAD))).encode()
-        for page in pages or ():
+        for page, images in pages or ():
             dead = self._dead_of(page)
             if below or deep or dead:
                 text = [self._response(e, [*deep, *below.get(e.path, ())], dead.get(e.key, NO_DEAD)) for e in page]
             else:
                 text = [self._response(e, (), NO_DEAD) for e in page]
+            if images:
+                kept = self._dead_of_images(images)
+                text.append(outlines.page(images, deep=deep, below=below, dead=kept))
             if text:
                 yield "".join(text).encode()
         yield b"</D:multistatus>\n"
@@ -131,10 +141,7 @@ class Answer:
             found, missing = self._properties.names(entry, dead), ""
         else:
             found, missing = self._named(entry, locks, dead)
-        stats = f"<D:propstat><D:prop>{found}</D:prop>{_FOUND}" if found or not missing else ""
-        if missing:
-            stats += f"<D:propstat><D:prop>{missing}</D:prop>{_MISSING}"
-        return f"<D:response><D:href>{href}</D:href>{stats}</D:response>\n"
+        return f"<D:response><D:href>{href}</D:href>{propstats(found, missing)}</D:response>\n"
 
     def _named(self, entry: Entry, locks: Sequence[Lock], dead: Mapping[str, str]) -> tuple[str, str]:
         found: list[str] = []
@@ -150,6 +157,11 @@ class Answer:
     def _dead_of(self, entries: Sequence[Entry]) -> Mapping[str, Mapping[str, str]]:
         return self._tree.dead_properties(entries) if self._asked.wants_dead else {}
 
+    def _dead_of_images(self, images: Sequence[tuple[str, Outline]]) -> Mapping[str, Mapping[str, str]]:
+        if not self._asked.wants_dead:
+            return {}
+        return self._tree.dead_properties_of_images([image.id for _, image in images])
+
 
 def _by_path(locks: Sequence[Lock]) -> Mapping[str, Sequence[Lock]]:
     found: dict[str, list[Lock]] = {}
@@ -160,6 +172,6 @@ def _by_path(locks: Sequence[Lock]) -> Mapping[str, Sequence[Lock]]:
 
 def plain_folders(hrefs: Sequence[str]) -> bytes:
     """Write what is answered where there are folders and nothing else is known of them."""
-    found = "<D:propstat><D:prop><D:resourcetype><D:collection/></D:resourcetype></D:prop>" + _FOUND
-    responses = "".join(f"<D:response><D:href>{href}</D:href>{found}</D:response>\n" for href in hrefs)
+    stats = propstats("<D:resourcetype><D:collection/></D:resourcetype>", "")
+    responses = "".join(f"<D:response><D:href>{href}</D:href>{stats}</D:response>\n" for href in hrefs)
     return f'{DECLARATION}<D:multistatus xmlns:D="DAV:">\n{responses}</D:multistatus>\n'.encode()

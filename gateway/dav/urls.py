@@ -10,7 +10,7 @@ Threading: immutable.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -102,6 +102,14 @@ class Share:
         if not _PLAIN.fullmatch(text):
             text = quote(text, safe=SAFE)
         return f"{text}/" if is_folder and path else text
+
+    def hrefs(self, folder: str, names: Sequence[str]) -> Sequence[str]:
+        """Give the hrefs of many files in a folder, as `href` does, in less time."""
+        begin = self.href(folder, is_folder=True)
+        begin = begin if begin.endswith("/") else f"{begin}/"
+        if _PLAIN.fullmatch("".join(names)):
+            return [begin + name for name in names]
+        return [begin + quote(name, safe=SAFE) for name in names]
 
 
 def _target(path: bytes) -> Target:

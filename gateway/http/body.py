@@ -26,6 +26,7 @@ WHOLE_MOST = 16 * 1024 * 1024
 """The most that `read()` without a size gives; larger bodies must be read in blocks."""
 
 _BLOCK = 256 * 1024
+_LINE_BLOCK = 16 * 1024
 _CHUNK_LINE = 1024
 _TRAILER_BYTES = 8192
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
@@ -105,7 +106,8 @@ class Body:
         limit = WHOLE_MOST if size is None or size < 0 else min(size, WHOLE_MOST)
         line = bytearray()
         while len(line) < limit:
-            piece = self._line_rest or self.read(min(_BLOCK, limit))
+            # No more than has come: where the body breaks off behind a line, the line is still one.
+            piece = self._line_rest or self._come(min(_LINE_BLOCK, limit))
             self._line_rest = b""
             if not piece:
                 break
@@ -116,6 +118,10 @@ class Body:
             if line.endswith(b"\n"):
                 break
         return bytes(line)
+
+    def _come(self, most: int) -> bytes:
+        block = bytearray(most)
+        return bytes(block[: self._next(memoryview(block))])
 
     def readlines(self, hint: int = -1) -> list[bytes]:
         """Read lines until the end, or until they hold `hint` bytes."""

@@ -23,6 +23,7 @@ from gateway.bodies import DATA_TYPE
 from gateway.problems import method_not_allowed, not_found, problem_response
 from gateway.rest.lists import JSON_TYPE
 from gateway.wsgi import ROUTE_KEY, SUBJECT_KEY, Request, Response, no_content, whole
+from glancefs.arrivals import Arrivals
 from glancefs.assembly import Assembly
 from glancefs.context import RequestContext
 from glancefs.errors import InvalidRequest, NotAuthenticated
@@ -32,8 +33,9 @@ from glancefs.registries.calls import Call
 from glancefs.registries.folders import Folder
 from glancefs.registries.values import reader_of, to_json
 from glancefs.registries.wire import TIME_HEADER
-from glancefs.remote.calls import PREFIX, WITH_DATA, every_call
+from glancefs.remote.calls import PREFIX, WITH_DATA, SentAhead, every_call
 from glancefs.remote.served import OwnLocks, Served, check_bounds, told
+from glancefs.stores.base import Source
 
 ROUTES: Final = tuple(f"tree/{name}" for name in every_call())
 """The names of the routes, for metrics and logs."""
@@ -49,9 +51,16 @@ _TOKENS: Final = "lock_tokens"
 class Calls:
     """The calls on one core; ``uploads`` is entered for as long as an upload's data come in."""
 
-    def __init__(self, *, core: Assembly, uploads: Callable[[], AbstractContextManager[object]]) -> None:
+    def __init__(
+        self, *, core: Assembly, uploads: Callable[[], AbstractContextManager[object]], arrivals: Arrivals
+    ) -> None:
         self._core: Final = core
         self._uploads: Final = uploads
+        self._arrivals: Final = arrivals
+
+    def close(self) -> None:
+        """Let go of what was sent ahead."""
+        self._arrivals.close()
 
     def respond(self, request: Request) -> Response:
         """Answer a call. Raises what the use case does."""
@@ -97,6 +106,7 @@ class Calls:
             images=core.images,
             folders=core.folders,
             locks=OwnLocks(core.locks),
+            ahead=self._arrivals,
             identity=self._identity,
             largest=core.config.gateway.max_upload,
         )
@@ -110,8 +120,8 @@ class Calls:
         check_bounds(arguments)
         return arguments, replace(request.context, lock_tokens=tokens)
 
-    def _take(self, core: Assembly, call: Call, request: Request) -> Image:
-        """Take the data of an upload, in front of which stand its arguments, in one line."""
+    def _take(self, core: Assembly, call: Call, request: Request) -> Image | None:
+        """Take data, in front of which stand the arguments of the call, in one line."""
         length = request.content_length
         if length is None:
             message = "An upload says its Content-Length."
@@ -123,12 +133,23 @@ class Calls:
             raise InvalidRequest(message)
         arguments, context = self._arguments(call, request, json_in(line))
         size = length - len(line)
+        if "new" in arguments:
+            request.environ[SUBJECT_KEY] = arguments["new"].name
         with self._uploads():
-            if call.name == "images/add":
-                new = arguments.pop("new")
-                request.environ[SUBJECT_KEY] = new.name
-                return core.images.add(context, new, source, size=size, **arguments)
-            return core.images.upload(context, arguments.pop("image_id"), source, size=size, **arguments)
+            if call.name == "ahead/send":
+                self._arrivals.append(context, source=source, size=size, **arguments)
+                return None
+            ahead: SentAhead | None = arguments.pop("ahead", None)
+            if ahead is None:
+                return _make(core, call, source, context=context, size=size, **arguments)
+            with self._arrivals.complete(context, ahead.key, ahead.size, source, size) as file:
+                return _make(core, call, file, context=context, size=file.size, **arguments)
+
+
+def _make(core: Assembly, call: Call, source: Source, **arguments: Any) -> Image:  # noqa: ANN401 - as calls have them
+    if call.name == "images/add":
+        return core.images.add(source=source, **arguments)
+    return core.images.upload(source=source, **arguments)
 
 
 def _check_kind(call: Call, request: Request) -> None:

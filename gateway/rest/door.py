@@ -149,9 +149,11 @@ class RestDoor:
         return problem_response(problem, accept=request.header("accept"), prefers_text=dialect.prefers_text)
 
     def close(self) -> None:
-        """Let go of what waits, when the last request is answered."""
+        """Let go of what waits, and of what was sent ahead, when the last request is answered."""
         if self._feed is not None:
             self._feed.close()
+        if self._calls is not None:
+            self._calls.close()
 
     def _resource(self, segments: list[str], dialect: Dialect) -> tuple[_Resource, str] | None:
         found: tuple[_Resource, str] | None = None

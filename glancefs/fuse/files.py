@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
@@ -24,6 +24,7 @@ from glancefs.fuse.handles import AnyHandle, ImageHandle, QueuedHandle, StagedHa
 from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.passthrough import Passthrough, Way
 from glancefs.fuse.publishing import Publisher
+from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.replacing import Replacements
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
@@ -45,6 +46,7 @@ class OpenFiles:
         inodes: Inodes,
         publisher: Publisher,
         passthrough: Passthrough,
+        receiving: Receiving,
         statistics: Statistics,
         numbers: Iterator[int],
     ) -> None:
@@ -54,6 +56,7 @@ class OpenFiles:
         self._inodes: Final = inodes
         self._publisher: Final = publisher
         self._passthrough: Final = passthrough
+        self._receiving: Final = receiving
         self._statistics: Final = statistics
         self._pages: Final = PageWindow(bridge=bridge, statistics=statistics)
         self._numbers: Final = numbers
@@ -125,7 +128,7 @@ class OpenFiles:
             file.hides = entry
         if is_new:
             file.window.cut(0)
-        return self._opened(self._writing(file, opener, flags))
+        return self._opened(self._writing(file, opener, flags), flags)
 
     async def create(self, path: str, flags: int, task: int, *, has_folder: bool) -> tuple[FileInfo, Inode]:
         """Make a file and open it. Raises as `ImageTree.create` does."""
@@ -137,7 +140,7 @@ class OpenFiles:
                 raise
             return await self._open_what_came_between(path, flags, task)
         file = self._publisher.file_of(upload, self._inode_for(upload, path))
-        return self._opened(self._writing(file, opener, flags)), file.inode
+        return self._opened(self._writing(file, opener, flags), flags), file.inode
 
     def _inode_for(self, upload: StagedUpload, path: str) -> Inode:
         key = f"staged:{upload.key}"
@@ -155,7 +158,7 @@ class OpenFiles:
         work = partial(_stage, self._tree, entry, task, truncate=bool(flags & os.O_TRUNC))
         upload, opener = await self._bridge.change(work)
         file = self._publisher.file_of(upload, self._inode_for(upload, path))
-        return self._opened(self._writing(file, opener, flags)), file.inode
+        return self._opened(self._writing(file, opener, flags), flags), file.inode
 
     async def _open_for_reading(self, inode: Inode, flags: int) -> FileInfo:
         file = inode.file
@@ -194,6 +197,9 @@ class OpenFiles:
         self._handles[number] = handle
         handle.inode.uses += 1
         self._statistics.open_files = len(self._handles)
+        is_staged = isinstance(handle, StagedHandle)
+        if isinstance(handle, StagedHandle) and handle.writer is not None:
+            self._receiving.enter(number, partial(self._take, handle))
         if not is_direct:
             is_image = isinstance(handle, ImageHandle)
             descriptor = handle.whole if isinstance(handle, ImageHandle) else None
@@ -202,8 +208,8 @@ class OpenFiles:
                 self._statistics.passed_through += 1
             elif isinstance(handle, ImageHandle):
                 handle.map()
-            is_direct = way is Way.DIRECT
-        return FileInfo(fh=number, direct_io=is_direct, keep_cache=not is_direct)
+            is_direct = way in {Way.DIRECT, Way.WRITTEN}
+        return FileInfo(fh=number, direct_io=is_direct, keep_cache=not (is_direct or is_staged))
 
     async def _drain_for_truncation(self, file: StagedFile) -> None:
         file.wake()
@@ -219,6 +225,14 @@ class OpenFiles:
         size = await handle.write(offset, data)
         self._statistics.bytes_written += size
         return size
+
+    def _take(self, handle: StagedHandle, offset: int, data: memoryview, answer: Callable[[], None]) -> bool:
+        """Take bytes that came without a request to pyfuse3, unless others are before them, or it fails."""
+        if not handle.take(offset, data, answer):
+            return False
+        self._statistics.requests["write"] += 1
+        self._statistics.bytes_written += len(data)
+        return True
 
     async def truncate(self, inode: Inode, size: int, number: int | None, task: int) -> None:
         """Cut a file to a size, or stretch it with a hole. Raises ImmutableImage for an image that has its data."""
@@ -264,6 +278,7 @@ class OpenFiles:
         if handle is None:
             return
         self._passthrough.leave(number)
+        self._receiving.leave(number)
         self._statistics.open_files = len(self._handles)
         if isinstance(handle, StagedHandle):
             await self._release_staged(handle)

@@ -9,6 +9,7 @@ Threading: belongs to the loop's thread; blocking calls cross the bridge.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,6 +93,14 @@ class StagedHandle:
         self.file.change()
         await self.file.window.put(offset, data)
         return len(data)
+
+    def take(self, offset: int, data: memoryview, answer: Callable[[], None]) -> bool:
+        """Take bytes that nobody changes any more, as `WriteWindow.take` does. Raises as `write` does."""
+        writer = self.writer
+        if writer is None or writer.is_closed or self.file.upload.state is StagedState.PUBLISHED:
+            return False
+        self.file.change()
+        return self.file.window.take(offset, data, answer)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

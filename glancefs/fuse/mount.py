@@ -31,6 +31,7 @@ from glancefs.fuse.bridge import Bridge, Deadlines, open_bridge
 from glancefs.fuse.notices import Kernel
 from glancefs.fuse.options import MountOptions
 from glancefs.fuse.passthrough import Passthrough
+from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.replies import Replies
 from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.views import Shared, TreePerUser, View, Views, open_view
@@ -43,7 +44,7 @@ _MOST_REQUESTS: Final = 99
 """How many requests are answered at once; a request that waits for a store holds one of these places."""
 _COLLECT_AFTER: Final = 20_000
 """How many objects are made before cycles are looked for: some pages of a folder."""
-_KEPT_MEMORY: Final = 16 << 20
+_KEPT_MEMORY: Final = 24 << 20
 """Bytes that may stay with the process when they are freed: what is written comes a few pieces of 1 MiB at a time."""
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
@@ -94,20 +95,23 @@ class Session:
 
     async def _serve(self) -> None:
         async with open_bridge(statistics=self._statistics, deadlines=self._deadlines) as bridge:
-            kernel, replies = Kernel(), Replies()
+            kernel, replies, receiving = Kernel(), Replies(), Receiving()
             passthrough = Passthrough(replies=replies, is_wanted=self._options.passthrough)
-            view = await self._view(bridge, kernel, passthrough)
+            view = await self._view(bridge, kernel, passthrough, receiving)
             async with self._mounted(view.operations):
                 kernel.attach()
-                with replies.changed(offers_passthrough=passthrough.is_wanted):
-                    await self._answer(view, passthrough, kernel)
+                with replies.changed(offers_passthrough=passthrough.is_wanted), receiving.changed(kernel.device):
+                    await self._answer(view, passthrough, receiving, kernel)
             await view.finish()
 
-    async def _view(self, bridge: Bridge, kernel: Kernel, passthrough: Passthrough) -> View | Views:
+    async def _view(
+        self, bridge: Bridge, kernel: Kernel, passthrough: Passthrough, receiving: Receiving
+    ) -> View | Views:
         shared = Shared(
             bridge=bridge,
             kernel=kernel,
             passthrough=passthrough,
+            receiving=receiving,
             options=self._options,
             appearance=self._appearance(),
         )
@@ -130,7 +134,7 @@ class Session:
         finally:
             pyfuse3.close()
 
-    async def _answer(self, view: View | Views, passthrough: Passthrough, kernel: Kernel) -> None:
+    async def _answer(self, view: View | Views, passthrough: Passthrough, receiving: Receiving, kernel: Kernel) -> None:
         async with trio.open_nursery() as nursery:
 
             async def main() -> None:
@@ -146,6 +150,7 @@ class Session:
             nursery.start_soon(self._heed_signals)
             self._ready()
             passthrough.tell()
+            receiving.tell()
 
     def _appearance(self) -> Appearance:
         said = self._options

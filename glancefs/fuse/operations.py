@@ -34,6 +34,7 @@ from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.listing import tell_some
 from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
+from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.statistics import Statistics
 from glancefs.stores.base import Space
 from glancefs.tree import Entry, EntryKind, ImageTree
@@ -68,6 +69,7 @@ class Operations(pyfuse3.Operations):
         watcher: Watcher,
         appearance: Appearance,
         passthrough: Passthrough,
+        receiving: Receiving,
         statistics: Statistics,
         numbers: Iterator[int],
         read_only: bool = False,
@@ -80,6 +82,7 @@ class Operations(pyfuse3.Operations):
             inodes=inodes,
             publisher=publisher,
             passthrough=passthrough,
+            receiving=receiving,
             statistics=statistics,
             numbers=numbers,
         )

@@ -53,6 +53,8 @@ class Way(Enum):
     """By requests, and keeps them in the page cache of the mount."""
     DIRECT = auto()
     """By a request for each read; goes together with any other way."""
+    WRITTEN = auto()
+    """As `DIRECT`; nothing is read, so there is one request for each write."""
     BACKED = auto()
     """From the store's file."""
 
@@ -80,6 +82,8 @@ class Passthrough:
             self._give_up("only root can have the kernel do it")
         self._backings: Final[dict[int, _Backing]] = {}
         self._cached: Final[Counter[int]] = Counter()
+        self._written: Final[Counter[int]] = Counter()
+        """By inode, how many open files hand over what is written as it is written."""
         self._ways: Final[dict[int, tuple[int, Way]]] = {}
         self._takes_direct: Final[dict[int, bool]] = {}
         """By device, whether files there can be opened with O_DIRECT."""
@@ -122,8 +126,7 @@ class Passthrough:
         if backing is None and is_image and descriptor is not None and not self._cached[ino]:
             backing = self._back(ino, descriptor)
         if backing is None:
-            way = Way.CACHED
-            self._cached[ino] += 1
+            way = self._unbacked(ino, flags, is_image=is_image)
         elif is_image and (not flags & os.O_DIRECT or self._is_direct(descriptor)):
             way = Way.BACKED
             backing.opens += 1
@@ -133,13 +136,30 @@ class Passthrough:
         self._ways[number] = ino, way
         return way
 
+    def _unbacked(self, ino: int, flags: int, *, is_image: bool) -> Way:
+        """Choose the way for what is not passed through.
+
+        What is only written is handed over from the program's own memory, which spares a copy; and what others read
+        meanwhile must then not come from the page cache, which learns nothing of it.
+        """
+        if is_image:
+            way = Way.CACHED
+        elif flags & os.O_ACCMODE == os.O_WRONLY and not self._cached[ino]:
+            way = Way.WRITTEN
+            self._written[ino] += 1
+        else:
+            way = Way.DIRECT if self._written[ino] else Way.CACHED
+        if way is Way.CACHED:
+            self._cached[ino] += 1
+        return way
+
     def leave(self, number: int) -> None:
         """Say that the last descriptor of a file handle is closed."""
         ino, way = self._ways.pop(number, (0, Way.DIRECT))
         if way is Way.CACHED:
-            self._cached[ino] -= 1
-            if not self._cached[ino]:
-                del self._cached[ino]
+            _uncount(self._cached, ino)
+        elif way is Way.WRITTEN:
+            _uncount(self._written, ino)
         elif way is Way.BACKED:
             backing = self._backings[ino]
             backing.opens -= 1
@@ -184,3 +204,9 @@ class Passthrough:
         self._reason = reason
         if self._is_told:
             _log.info("images are read through this process: %s", reason)
+
+
+def _uncount(counter: Counter[int], ino: int) -> None:
+    counter[ino] -= 1
+    if not counter[ino]:
+        del counter[ino]

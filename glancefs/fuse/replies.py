@@ -34,6 +34,8 @@ _FLAGS_GO_ON: Final = 1 << 30
 """FUSE_INIT_EXT: that there are more flags than fit into 32 bits."""
 _PASSTHROUGH_OFFERED: Final = 1 << (37 - 32)
 """FUSE_PASSTHROUGH, in the second half of the flags."""
+_MAPS_DIRECT: Final = 1 << (36 - 32)
+"""FUSE_DIRECT_IO_ALLOW_MMAP: that files can be mapped that are read past the page cache, since Linux 6.6."""
 _DEPTH: Final = 1
 """How many file systems lie upon each other, this one included: data that lie on an overlay are not passed through."""
 
@@ -134,9 +136,9 @@ class Replies:
 def _offer(place: int, *, passthrough: bool) -> None:
     """Change the answer to the kernel's first request; older kernels overlook what they do not know."""
     fields = list(_INIT.unpack(ctypes.string_at(place, _INIT.size)))
-    fields[_FLAGS] |= _DROPS_PRIVILEGES
+    fields[_FLAGS] |= _DROPS_PRIVILEGES | _FLAGS_GO_ON
+    fields[_FLAGS_2] |= _MAPS_DIRECT
     if passthrough:
-        fields[_FLAGS] |= _FLAGS_GO_ON
         fields[_FLAGS_2] |= _PASSTHROUGH_OFFERED
         fields[_STACK_DEPTH] = _DEPTH
     ctypes.memmove(place, _INIT.pack(*fields), _INIT.size)

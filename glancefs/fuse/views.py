@@ -41,6 +41,7 @@ from glancefs.fuse.operations import Operations
 from glancefs.fuse.options import MountOptions
 from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
+from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.users import Users
 from glancefs.tree import ImageTree
@@ -87,6 +88,7 @@ class Shared:
     bridge: Bridge
     kernel: Kernel
     passthrough: Passthrough
+    receiving: Receiving
     options: MountOptions
     appearance: Appearance
 
@@ -113,6 +115,7 @@ async def open_view(tree: ImageTree, shared: Shared, *, statistics: Statistics, 
         watcher=watcher,
         appearance=shared.appearance,
         passthrough=shared.passthrough,
+        receiving=shared.receiving,
         statistics=statistics,
         numbers=numbers,
         read_only=shared.options.read_only,

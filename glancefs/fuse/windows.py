@@ -34,10 +34,12 @@ LARGEST_REQUEST: Final = 1 << 20
 
 _READ_AHEAD: Final = 8 * LARGEST_REQUEST
 _STREAM_WINDOW: Final = 4 * LARGEST_REQUEST
-_AT_ONCE: Final = 2
-"""How many pieces are written in one crossing at the least, while more of them come."""
-_BEHIND: Final = 2
-"""How many pieces may wait to be written, beside those that are being written."""
+_AT_ONCE: Final = 2 * LARGEST_REQUEST
+"""How many bytes are written in one crossing at the least, while more of them come."""
+_BEHIND: Final = 8 * LARGEST_REQUEST
+"""How many bytes may wait to be written, beside those that are being written."""
+_WORTH_KEEPING: Final = LARGEST_REQUEST // 4
+"""From how many bytes on a piece is kept as it came; smaller ones are gathered."""
 
 Piece = tuple[int, bytes | memoryview]
 """Bytes, and the offset at which they belong."""
@@ -166,6 +168,8 @@ class WriteWindow:
         self._gathered = bytearray()
         self._start = 0
         self._waiting: Final[deque[Piece]] = deque()
+        self._waiting_size = 0
+        self._unanswered: Final[list[Callable[[], None]]] = []
         self._progress: Final = trio.Condition()
         self._is_writing = False
         self._is_draining = False
@@ -181,21 +185,39 @@ class WriteWindow:
     async def put(self, offset: int, data: bytes) -> None:
         """Accept bytes at any offset. Raises the error of an earlier write."""
         self._check()
-        if not self._turn.locked() and len(self._waiting) < _BEHIND:
+        if not self._turn.locked() and not self._is_full:
             self._accept(offset, data)
             return
         async with self._turn:
             async with self._progress:
-                while len(self._waiting) >= _BEHIND:
+                while self._is_full:
                     await self._progress.wait()
             self._check()
             self._accept(offset, data)
 
-    def _accept(self, offset: int, data: bytes) -> None:
-        if self._gathered and offset != self._start + len(self._gathered):
+    def take(self, offset: int, data: memoryview, answer: Callable[[], None]) -> bool:
+        """Accept bytes that nobody changes any more, unless others are before them or a write has failed; say whether.
+
+        ``answer`` is called once more of them may come, at the latest when a write fails.
+        """
+        if self.error is not None or self._turn.locked():
+            return False
+        self._accept(offset, data)
+        if self._is_full:
+            self._unanswered.append(answer)
+        else:
+            answer()
+        return True
+
+    @property
+    def _is_full(self) -> bool:
+        return self._waiting_size >= _BEHIND
+
+    def _accept(self, offset: int, data: bytes | memoryview) -> None:
+        if self._gathered and (len(data) >= _WORTH_KEEPING or offset != self._start + len(self._gathered)):
             self._hand_over()
-        if len(data) >= LARGEST_REQUEST and not self._gathered:
-            self._waiting.append((offset, data))
+        if len(data) >= _WORTH_KEEPING:
+            self._wait((offset, data))
         else:
             if not self._gathered:
                 self._start = offset
@@ -203,8 +225,21 @@ class WriteWindow:
             if len(self._gathered) >= LARGEST_REQUEST:
                 self._hand_over()
         self.end = max(self.end, offset + len(data))
-        if len(self._waiting) >= _AT_ONCE:
+        if self._waiting_size >= _AT_ONCE:
             self._begin()
+
+    def _wait(self, piece: Piece) -> None:
+        self._waiting.append(piece)
+        self._waiting_size += len(piece[1])
+
+    def _taken_out(self) -> tuple[Piece, ...]:
+        pieces = tuple(self._waiting)
+        self._waiting.clear()
+        self._waiting_size = 0
+        for answer in self._unanswered:
+            answer()
+        self._unanswered.clear()
+        return pieces
 
     async def drain(self) -> None:
         """Wait until everything is written. Raises the error of a write that failed."""
@@ -234,8 +269,7 @@ class WriteWindow:
                 await self._rest_of_crossing()
                 self._check()
             self._hand_over()
-            pieces = tuple(self._waiting)
-            self._waiting.clear()
+            pieces = self._taken_out()
             self._is_writing = bool(pieces)
             try:
                 yield pieces
@@ -249,7 +283,7 @@ class WriteWindow:
     def drop(self) -> None:
         """Give up what is not written yet: nobody will ever want it."""
         self._gathered = bytearray()
-        self._waiting.clear()
+        self._taken_out()
 
     def cut(self, size: int) -> None:
         """Say that the file was cut to, or stretched to, a size; call it on a drained window only."""
@@ -261,7 +295,7 @@ class WriteWindow:
 
     def _hand_over(self) -> None:
         if self._gathered:
-            self._waiting.append((self._start, memoryview(self._gathered)))
+            self._wait((self._start, memoryview(self._gathered)))
             self._gathered = bytearray()
 
     async def _rest_of_crossing(self) -> None:
@@ -275,14 +309,13 @@ class WriteWindow:
             self._bridge.start(self._write_behind)
 
     async def _write_behind(self) -> None:
-        while len(self._waiting) >= (1 if self._is_draining else _AT_ONCE) and self.error is None:
-            pieces = tuple(self._waiting)
-            self._waiting.clear()
+        while self._waiting_size >= (1 if self._is_draining else _AT_ONCE) and self.error is None:
+            pieces = self._taken_out()
             try:
                 await self._bridge.write(write_all, self._write_at, pieces)
             except Exception as error:  # noqa: BLE001 - raised again to whoever writes, syncs or closes next
                 self.error = error
-                self._waiting.clear()
+                self._taken_out()
             async with self._progress:
                 self._progress.notify_all()
         # At once after the last look: what is accepted from here on begins anew.

@@ -68,6 +68,7 @@ class Outline(NamedTuple):
     updated_at: int
     properties: str
     """As a JSON object."""
+    checksum: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +92,7 @@ def outline_of(image: Image) -> Outline:
         created_at=int(image.created_at.timestamp()),
         updated_at=int(image.updated_at.timestamp()),
         properties=json.dumps(dict(image.properties)),
+        checksum=image.checksum,
     )
 
 

@@ -19,15 +19,15 @@ from glancefs.context import RequestContext
 from glancefs.model import Image, ImageChanges, NewImage
 from glancefs.registries.base import ImageQuery
 from glancefs.registries.calls import Call, calls_of
-from glancefs.registries.folders import Folder, FolderPage, Found, OutlinePage
+from glancefs.registries.folders import OutlinePage
 from glancefs.registries.locks import Touched
-from glancefs.stores.base import Space
+from glancefs.use_cases import FolderUseCases, ImageUseCases
 
 PREFIX: Final = "/tree/v1/"
 """What the paths of all calls begin with."""
 
-WITH_DATA: Final = frozenset({"images/add", "images/upload"})
-"""The calls whose body is a line of arguments, and then the data of an image."""
+WITH_DATA: Final = frozenset({"images/add", "images/upload", "ahead/send"})
+"""The calls whose body is a line of arguments, and then data."""
 
 CHANGES_PATH: Final = "/images/changes"
 """Where the change feed is."""
@@ -52,6 +52,16 @@ class Greeting:
     """The most bytes that an image may have here; None: any number."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentAhead:
+    """What of an image's data is at the server already; the rest follows."""
+
+    key: str
+    """Under which it was sent."""
+    size: int
+    """In bytes."""
+
+
 class ServerCalls(Protocol):
     """Calls that concern the server itself."""
 
@@ -60,26 +70,16 @@ class ServerCalls(Protocol):
         ...
 
 
-class ImageCalls(Protocol):
+class ImageCalls(ImageUseCases, Protocol):
     """See `glancefs.images.Images`."""
-
-    def get(self, context: RequestContext, image_id: str) -> Image:
-        """Give an image."""
-        ...
 
     def find(self, context: RequestContext, query: ImageQuery) -> Sequence[Image]:
         """Give one page of images."""
         ...
 
-    def create(self, context: RequestContext, new: NewImage, *, replacing: str | None = None) -> Image:
-        """Add an image without data."""
-        ...
-
-    def copy(self, context: RequestContext, image_id: str, new: NewImage, *, replacing: str | None = None) -> Image:
-        """Add an image with the data of another."""
-        ...
-
-    def add(self, context: RequestContext, new: NewImage, *, replacing: str | None = None) -> Image:
+    def add(
+        self, context: RequestContext, new: NewImage, *, replacing: str | None = None, ahead: SentAhead | None = None
+    ) -> Image:
         """Add an image with the data that follow."""
         ...
 
@@ -91,94 +91,19 @@ class ImageCalls(Protocol):
         checksum: str | None = None,
         changes: ImageChanges | None = None,
         resizes: bool = False,
+        ahead: SentAhead | None = None,
     ) -> Image:
         """Bring the data of a queued image, which follow."""
         ...
 
-    def declare_size(self, context: RequestContext, image_id: str, size: int) -> Image:
-        """Say anew how large the data of a queued image will be."""
-        ...
 
-    def update(
-        self,
-        context: RequestContext,
-        image_id: str,
-        changes: ImageChanges,
-        *,
-        expected_revision: int | None = None,
-        replacing: str | None = None,
-    ) -> Image:
-        """Change an image's metadata."""
-        ...
-
-    def delete(self, context: RequestContext, image_id: str, *, expected_revision: int | None = None) -> None:
-        """Delete an image."""
-        ...
-
-    def space(self) -> Space | None:
-        """Tell the room for new images."""
-        ...
-
-
-class FolderCalls(Protocol):
+class FolderCalls(FolderUseCases, Protocol):
     """See `glancefs.folders.Folders`."""
-
-    def images_in(
-        self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
-    ) -> FolderPage:
-        """Give one page of the images right in a folder."""
-        ...
 
     def outlines_in(
         self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
     ) -> OutlinePage:
         """Give what a listing tells of the same page of images."""
-        ...
-
-    def folders_in(
-        self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
-    ) -> Sequence[Folder]:
-        """Give one page of the folders right in a folder."""
-        ...
-
-    def get(self, context: RequestContext, path: str) -> Folder:
-        """Give a folder."""
-        ...
-
-    def first_named(self, context: RequestContext, name: str) -> Image | None:
-        """Give the image that a name means."""
-        ...
-
-    def at(self, context: RequestContext, name: str) -> Found:
-        """Give the image that a name means, and the folder at the same path."""
-        ...
-
-    def first_of_their_names(self, context: RequestContext, image_ids: Collection[str]) -> Collection[str]:
-        """Tell which of these images are what their names mean."""
-        ...
-
-    def make(self, context: RequestContext, path: str) -> Folder:
-        """Make a folder."""
-        ...
-
-    def keep(self, context: RequestContext, path: str) -> None:
-        """Keep a folder that nobody made and whose last file has just gone."""
-        ...
-
-    def remove(self, context: RequestContext, path: str) -> None:
-        """Remove an empty folder."""
-        ...
-
-    def move(self, context: RequestContext, old: str, new: str) -> int:
-        """Rename a folder and everything in it."""
-        ...
-
-    def set_mtime(self, context: RequestContext, path: str, mtime_ns: int) -> Folder:
-        """Set a folder's time of modification."""
-        ...
-
-    def revision(self) -> int:
-        """Give where the change feed ends."""
         ...
 
 
@@ -194,11 +119,28 @@ class LockCalls(Protocol):
         ...
 
 
+class AheadCalls(Protocol):
+    """See `glancefs.arrivals.Arrivals`."""
+
+    def begin(self, context: RequestContext, key: str) -> None:
+        """Begin to take the data of a file that is still being written."""
+        ...
+
+    def send(self, context: RequestContext, key: str, offset: int) -> None:
+        """Take a piece of them, which follows."""
+        ...
+
+    def drop(self, context: RequestContext, key: str) -> None:
+        """Let go of them."""
+        ...
+
+
 ROOMS: Final[Mapping[str, type]] = {
     "": ServerCalls,
     "images": ImageCalls,
     "folders": FolderCalls,
     "locks": LockCalls,
+    "ahead": AheadCalls,
 }
 """The protocols, by the first part of their calls' names."""
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -26,6 +27,7 @@ from glancefs.model import Image
 from glancefs.registries.base import Changes
 from glancefs.registries.values import Reader, reader_of, to_json
 from glancefs.registries.wire import KEY_HEADER, Language, Wire
+from glancefs.remote.ahead import Handed
 from glancefs.remote.calls import CHANGES_PATH, PREFIX, Greeting, every_call
 from glancefs.stores.base import Source
 from glancefs.transfer import BLOCK_SIZE, Upload
@@ -61,7 +63,7 @@ class ServerConnection:
             timeout=timeout,
             connections=_CONNECTIONS,
         )
-        self._transport: Final = Transport(
+        self.transport: Final = Transport(
             base=url,
             credentials=said,
             timeout=timeout,
@@ -91,7 +93,7 @@ class ServerConnection:
     def close(self) -> None:
         """Let go of the connections; may be called twice."""
         self._wire.close()
-        self._transport.close()
+        self.transport.close()
         self.client.close()
 
     def greet(self) -> Greeting:
@@ -112,8 +114,8 @@ class ServerConnection:
         """Give what changed after a revision; with ``wait`` wait for it, for so many seconds. Raises Unavailable."""
         query = urlencode({"since": since, "wait": wait, "limit": limit})
         try:
-            response = self._transport.request("GET", f"{CHANGES_PATH}?{query}", answer_within=wait + self.timeout)
-            said = self._transport.read_json(response)
+            response = self.transport.request("GET", f"{CHANGES_PATH}?{query}", answer_within=wait + self.timeout)
+            said = self.transport.read_json(response)
         except errors.Unavailable:
             # A server that is restarted is waited for; one that stays away is not, by each call anew.
             self._silent_since = self._silent_since or time.monotonic()
@@ -134,25 +136,32 @@ class ServerConnection:
         source: Source,
         *,
         size: int,
+        ahead: Handed | None = None,
         may_go_on: Callable[[errors.GlancefsError], bool] = lambda _: False,
         **arguments: object,
     ) -> Image:
         """Make a call that brings data, ``size`` bytes of them.
 
-        A `LocalFile` is sent again where the network failed, and where ``may_go_on`` says so of a refusal. Raises what
-        the use case does, and Unavailable.
+        A `LocalFile` is sent again where the network failed, and where ``may_go_on`` says so of a refusal; where the
+        server has the beginning ``ahead``, whatever comes of that. Raises what the use case does, and Unavailable.
         """
         said = {argument: to_json(value) for argument, value in arguments.items()}
         if context.lock_tokens:
             said["lock_tokens"] = sorted(context.lock_tokens)
-        line = json.dumps(said).encode() + b"\n"
         key = secrets.token_hex(16)
-        give_up = float("inf")
-        for number in range(_MOST_TRIES):
+        give_up, number = float("inf"), 0
+        while True:
             began = time.monotonic()
             try:
-                return self._send_once(name, line, source, size=size, key=key, is_repeated=number > 0)
+                if ahead is not None:
+                    return self._send_rest(name, said, ahead, size=size, key=key)
+                return self._send_once(name, said, source, size=size, key=key, is_repeated=number > 0)
             except errors.GlancefsError as error:
+                if ahead is not None and not _is_passing(error):
+                    # The server has not made anything of it. What is to be refused, it refuses once more, unread.
+                    ahead = None
+                    continue
+                ahead = None
                 if not isinstance(source, LocalFile) or not (_is_passing(error) or (number and may_go_on(error))):
                     raise
                 now = time.monotonic()
@@ -160,22 +169,39 @@ class ServerConnection:
                 if give_up == float("inf") or now - began > 2 * self.timeout:
                     give_up = now + self.timeout
                 pause = _PAUSES[min(number, len(_PAUSES) - 1)]
-                if now + pause >= give_up or number + 1 == _MOST_TRIES:
+                number += 1
+                if now + pause >= give_up or number == _MOST_TRIES:
                     raise
             time.sleep(pause)
-        raise self._strange()
 
-    def _send_once(self, name: str, line: bytes, source: Source, *, size: int, key: str, is_repeated: bool) -> Image:
+    def _send_rest(self, name: str, said: Mapping[str, object], ahead: Handed, *, size: int, key: str) -> Image:
+        with closing(ahead):
+            return self._image(ahead.send(name, said, key=key, answer_within=self._patience(size)))
+
+    def _send_once(
+        self, name: str, said: Mapping[str, object], source: Source, *, size: int, key: str, is_repeated: bool
+    ) -> Image:
+        line = json.dumps(said).encode() + b"\n"
         upload = Upload(_framed(line, source), size=len(line) + size)
         headers = {KEY_HEADER: key} | ({"Connection": "close"} if is_repeated else {})
-        # A server that takes longer is asked again under the same key, and then knows what became of it.
-        patience = self.timeout + size / _SLOWEST_DISK
-        response = self._transport.request(
-            "POST", PREFIX + name, headers=headers, upload=upload, is_repeated=is_repeated, answer_within=patience
+        response = self.transport.request(
+            "POST",
+            PREFIX + name,
+            headers=headers,
+            upload=upload,
+            is_repeated=is_repeated,
+            answer_within=self._patience(size),
         )
-        said = self._transport.read_json(response)
+        said = self.transport.read_json(response)
+        return self._image(said.get("answer") if isinstance(said, dict) else None)
+
+    def _patience(self, size: int) -> float:
+        # A server that takes longer is asked again under the same key, and then knows what became of it.
+        return self.timeout + size / _SLOWEST_DISK
+
+    def _image(self, said: object) -> Image:
         try:
-            image: Image = _read_image(said["answer"])
+            image: Image = _read_image(said)
         except (KeyError, TypeError, errors.InvalidRequest):
             raise self._strange() from None
         return image

@@ -18,16 +18,27 @@ from glancefs.localfile import LocalFile
 from glancefs.model import Image, ImageChanges, ImageStatus, NewImage
 from glancefs.reader import DataReader
 from glancefs.registries.base import ImageQuery
+from glancefs.remote.ahead import Ahead, Handed
 from glancefs.remote.connection import ServerConnection
 from glancefs.remote_source import RemoteSource, SourceReader
 from glancefs.stores.base import Source, Space
 
 
 class RemoteImages:
-    """The images of a server. ``open_data`` opens an image's data for reading (None: range by range)."""
+    """The images of a server. ``open_data`` opens an image's data for reading (None: range by range).
 
-    def __init__(self, *, server: ServerConnection, open_data: Callable[[Image], DataReader] | None = None) -> None:
+    ``ahead`` has what was sent already of files that are complete now.
+    """
+
+    def __init__(
+        self,
+        *,
+        server: ServerConnection,
+        open_data: Callable[[Image], DataReader] | None = None,
+        ahead: Ahead | None = None,
+    ) -> None:
         self._server: Final = server
+        self._ahead: Final = ahead
         self._open_data: Final = open_data or self._read_plainly
 
     # ---- asking
@@ -87,7 +98,8 @@ class RemoteImages:
         size, checksum = _declared(source, size, new.size)
         if new.checksum is None and checksum is not None:
             new = replace(new, checksum=checksum)
-        return self._server.send("images/add", context, source, size=size, new=new, replacing=replacing)
+        ahead = self._sent_ahead(source)
+        return self._server.send("images/add", context, source, size=size, ahead=ahead, new=new, replacing=replacing)
 
     def upload(
         self,
@@ -111,6 +123,7 @@ class RemoteImages:
                 context,
                 source,
                 size=size,
+                ahead=self._sent_ahead(source),
                 may_go_on=_is_being_taken_back,
                 image_id=image_id,
                 checksum=sent,
@@ -157,6 +170,9 @@ class RemoteImages:
     def _image(self, name: str, context: RequestContext, /, **arguments: Any) -> Image:  # noqa: ANN401 - as calls have them
         image: Image = self._server.call(name, context, **arguments)
         return image
+
+    def _sent_ahead(self, source: Source) -> Handed | None:
+        return None if self._ahead is None else self._ahead.finish(source)
 
     def _read_plainly(self, image: Image) -> DataReader:
         return SourceReader(image=image, source=RemoteSource(client=self._server.client, image=image))

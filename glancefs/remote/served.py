@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from glancefs.arrivals import Arrivals
 from glancefs.context import RequestContext
 from glancefs.errors import Forbidden, InvalidQuery
 from glancefs.folders import Folders
@@ -39,6 +40,7 @@ class Served:
     images: Images
     folders: Folders
     locks: OwnLocks
+    ahead: Arrivals
     identity: str
     largest: int | None
 

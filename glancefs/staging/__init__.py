@@ -4,10 +4,12 @@
 from glancefs.staging.area import KEEP_FOR, Staging, sweep_staged
 from glancefs.staging.shared import SharedArea, SharedFiles, sweep_shared
 from glancefs.staging.sidecar import Said, StagedState
-from glancefs.staging.upload import StagedUpload
+from glancefs.staging.upload import Follow, Follower, StagedUpload
 
 __all__ = [
     "KEEP_FOR",
+    "Follow",
+    "Follower",
     "Said",
     "SharedArea",
     "SharedFiles",

@@ -37,7 +37,7 @@ from threading import Lock
 from typing import Final
 
 from glancefs.staging.sidecar import SUFFIX, Sidecar, StagedState, read_sidecar, write_sidecar
-from glancefs.staging.upload import StagedUpload, Surroundings
+from glancefs.staging.upload import Follow, Follower, StagedUpload, Surroundings
 from glancefs.stores.disk import Disk, border, make_folder
 
 _log = logging.getLogger(__name__)
@@ -81,8 +81,13 @@ class Staging:
         max_upload: int | None = None,
         keep_for: timedelta = KEEP_FOR,
         is_passage: bool = False,
+        follow: Follow | None = None,
     ) -> None:
-        """``is_passage``: files leave this disk when they are complete, so that what is written need not get there."""
+        """``is_passage``: files leave this disk when they are complete, so that what is written need not get there.
+
+        ``follow`` gives who is told what happens to each new file.
+        """
+        self._follow: Final = follow
         self._folder: Final = folder
         self._user: Final = user
         self._keep_for: Final = keep_for
@@ -105,7 +110,9 @@ class Staging:
             key = secrets.token_hex(8)
             file = folder / key
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        return self._upload(file, descriptor, Sidecar(path=path, replaces=replaces, queued=queued), is_noted=False)
+        sidecar = Sidecar(path=path, replaces=replaces, queued=queued)
+        follower = None if self._follow is None else self._follow(file, descriptor)
+        return self._upload(file, descriptor, sidecar, is_noted=False, follower=follower)
 
     def recover(self) -> Sequence[StagedUpload]:
         """Take over what dead mounts of the same user left, as ABORTED, and sweep what is too old.
@@ -144,7 +151,15 @@ class Staging:
         with self._lock:
             self._uploads.pop(upload.key, None)
 
-    def _upload(self, file: Path, descriptor: int, sidecar: Sidecar, *, is_noted: bool = True) -> StagedUpload:
+    def _upload(
+        self,
+        file: Path,
+        descriptor: int,
+        sidecar: Sidecar,
+        *,
+        is_noted: bool = True,
+        follower: Follower | None = None,
+    ) -> StagedUpload:
         upload = StagedUpload(
             key=file.name,
             file=file,
@@ -152,6 +167,7 @@ class Staging:
             sidecar=sidecar,
             surroundings=self._surroundings,
             is_noted=is_noted,
+            follower=follower,
         )
         with self._lock:
             self._uploads[upload.key] = upload

@@ -10,11 +10,11 @@ Threading: methods may be called from many threads; none of them waits for hashi
 
 from __future__ import annotations
 
-from collections import Counter
 from concurrent.futures import Executor
 from threading import Condition
 from typing import Final
 
+from glancefs.frontier import Frontier
 from glancefs.stores.pipeline import checksum_text, sha256
 from glancefs.stores.reading import checksum_of, hash_range
 
@@ -30,29 +30,21 @@ class RunningChecksum:
         self._executor: Final = executor
         self._changed: Final = Condition()
         self._digest = sha256()
-        self._claimed = 0
-        """Up to where bytes are hashed, or being hashed."""
-        self._end = 0
-        self._under_way: Counter[int] = Counter()
-        """Where writes that are not done yet begin: nothing behind such a place can be relied on."""
+        self._frontier: Final = Frontier()
+        """What is taken of it is hashed, or being hashed."""
         self._is_busy = False
-        self._is_valid = True
 
     def begin_write(self, offset: int) -> None:
         """Say that a write is about to begin here."""
         with self._changed:
-            self._under_way[offset] += 1
-            if offset < self._claimed:
-                self._is_valid = False
+            self._frontier.begin_write(offset)
 
     def end_write(self, offset: int, end: int) -> None:
         """Say that this write is over, and up to where it came."""
+        frontier = self._frontier
         with self._changed:
-            self._under_way[offset] -= 1
-            if not self._under_way[offset]:
-                del self._under_way[offset]
-            self._end = max(self._end, end)
-            if self._is_busy or not self._is_valid or self._reliable() - self._claimed < AT_ONCE:
+            frontier.end_write(offset, end)
+            if self._is_busy or not frontier.is_valid or frontier.reliable - frontier.taken < AT_ONCE:
                 return
             self._is_busy = True
         self._executor.submit(self._catch_up)
@@ -60,41 +52,37 @@ class RunningChecksum:
     def truncate(self, size: int) -> None:
         """Say that the file is about to get this size."""
         with self._changed:
-            self._end = min(self._end, size)
-            if size < self._claimed:
-                self._is_valid = False
+            self._frontier.cut(size)
             if not size and not self._is_busy:
-                self._digest, self._claimed, self._is_valid = sha256(), 0, True
+                self._digest = sha256()
+                self._frontier.start_anew()
 
     def finish(self, size: int) -> str:
         """Give the checksum of the file, of this size, into which nobody writes any more. Raises OSError."""
         with self._changed:
             self._changed.wait_for(lambda: not self._is_busy)
-            if not self._is_valid:
+            if not self._frontier.is_valid:
                 return checksum_of(self._descriptor)
             digest = self._digest.copy()
-            hash_range(digest, self._descriptor, start=self._claimed, stop=size)
+            hash_range(digest, self._descriptor, start=self._frontier.taken, stop=size)
             return checksum_text(digest)
-
-    def _reliable(self) -> int:
-        return min(self._end, *self._under_way, self._end)
 
     def _catch_up(self) -> None:
         """Hash what has come since, until little of it is left."""
         # As large as what is hashed at once: each call that lets go of the interpreter has to wait for it again, and
         # the loop of a mount that is being written to is a busy neighbour.
         room = memoryview(bytearray(AT_ONCE))
+        frontier = self._frontier
         while True:
             with self._changed:
-                start, stop = self._claimed, min(self._reliable(), self._claimed + AT_ONCE)
-                if not self._is_valid or stop - start < AT_ONCE:
+                if not frontier.is_valid or frontier.reliable - frontier.taken < AT_ONCE:
                     self._is_busy = False
                     self._changed.notify_all()
                     return
-                self._claimed = stop
+                start, stop = frontier.take(AT_ONCE)
             try:
                 hash_range(self._digest, self._descriptor, start=start, stop=stop, room=room)
             except OSError:
                 # The file was cut meanwhile, or can't be read: the end will tell which.
                 with self._changed:
-                    self._is_valid = False
+                    frontier.is_valid = False

@@ -12,12 +12,13 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Condition, RLock
-from typing import Final
+from typing import Final, Protocol
 
 from glancefs.errors import ImmutableImage, WrongStatus
 from glancefs.localfile import LocalFile
@@ -34,6 +35,30 @@ _WRITE_BACK_EVERY: Final = 8 << 20
 
 _WRITABLE: Final = frozenset({StagedState.STAGED, StagedState.ABORTED, StagedState.FAILED})
 _STORE: Final = "staging"
+
+
+class Follower(Protocol):
+    """Who is told what happens to a file while it is written; none of it may wait, nor raise."""
+
+    def begin_write(self, offset: int) -> None:
+        """Say that a write is about to begin here."""
+        ...
+
+    def end_write(self, offset: int, end: int) -> None:
+        """Say that this write is over, and up to where it came."""
+        ...
+
+    def truncate(self, size: int) -> None:
+        """Say that the file is about to get this size."""
+        ...
+
+    def end(self) -> None:
+        """Say that nothing will come of the file, or that it is an image; may be said twice."""
+        ...
+
+
+Follow = Callable[[Path, int], Follower]
+"""Gives who follows a file, by its path and its descriptor, which begins empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +84,7 @@ class StagedUpload:
         sidecar: Sidecar,
         surroundings: Surroundings,
         is_noted: bool = True,
+        follower: Follower | None = None,
     ) -> None:
         """``is_noted`` says that its sidecar is on the disk."""
         self.key: Final = key
@@ -70,6 +96,7 @@ class StagedUpload:
         self._is_noted = is_noted
         self._surroundings: Final = surroundings
         self._checksum: Final = RunningChecksum(descriptor=descriptor, executor=surroundings.executor)
+        self._follower: Final = follower
         self._changed: Final = Condition(RLock())
         self._size = status.st_size
         self._written_at = status.st_mtime_ns
@@ -159,6 +186,8 @@ class StagedUpload:
             if after == before:
                 return
             self._sidecar = after
+            if after.state is StagedState.ABORTED:
+                self._end_following()
             if after.state in _WRITABLE:
                 self._write_sidecar()
 
@@ -184,6 +213,8 @@ class StagedUpload:
             check_size_allowed(offset + len(data), most=self._surroundings.max_upload)
             self._writers += 1
             self._checksum.begin_write(offset)
+            if self._follower is not None:
+                self._follower.begin_write(offset)
         end = offset
         try:
             with border(_STORE, "writing"):
@@ -193,6 +224,8 @@ class StagedUpload:
                     end += os.pwrite(self._descriptor, data[end - offset :], end)
         finally:
             self._checksum.end_write(offset, end)
+            if self._follower is not None:
+                self._follower.end_write(offset, end)
             with self._changed:
                 self._writers -= 1
                 self._size = max(self._size, end)
@@ -210,6 +243,8 @@ class StagedUpload:
             self._check_writable()
             check_size_allowed(size, most=self._surroundings.max_upload)
             self._checksum.truncate(size)
+            if self._follower is not None:
+                self._follower.truncate(size)
             with border(_STORE, "truncating"):
                 os.ftruncate(self._descriptor, size)
             self._size = size
@@ -280,6 +315,7 @@ class StagedUpload:
             if self.state not in _WRITABLE:
                 return
             self._sidecar = replace(self._sidecar, state=StagedState.DISCARDED)
+            self._end_following()
             self._remove_files()
 
     def close(self) -> None:
@@ -287,7 +323,12 @@ class StagedUpload:
         with self._changed:
             if not self._is_closed:
                 self._is_closed = True
+                self._end_following()
                 os.close(self._descriptor)
+
+    def _end_following(self) -> None:
+        if self._follower is not None:
+            self._follower.end()
 
     @property
     def _sidecar_file(self) -> Path:

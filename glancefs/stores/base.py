@@ -219,6 +219,13 @@ class AdoptingStore(Store, Protocol):
         """
         ...
 
+    def claim_unnamed(self, descriptor: int) -> AbstractContextManager[str]:
+        """Take a new key for a complete file that is open and has no name (open(2), O_TMPFILE), as `claim_file` does.
+
+        Raises StoreUnavailable.
+        """
+        ...
+
 
 class CopyingStore(Store, Protocol):
     """A store that says `copies_data`."""

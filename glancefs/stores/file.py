@@ -25,7 +25,6 @@ import fcntl
 import io
 import logging
 import os
-import secrets
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -51,6 +50,7 @@ from glancefs.stores.disk import (
     sync_folder,
     try_lock,
 )
+from glancefs.stores.file_claims import WRITE, Claim, claim_of_file, claim_of_unnamed, new_claim
 from glancefs.stores.owner import Owner
 from glancefs.stores.pipeline import copy
 from glancefs.stores.places import FOLDER, KEY, Places, missing
@@ -63,19 +63,6 @@ _ALLOCATE_FROM: Final = 1024 * 1024
 _WRITE_BACK_EVERY: Final = 8 * 1024 * 1024
 """After how many bytes the disk is told to begin, so that the sync at the end finds little to do."""
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_WRITE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-@dataclass(slots=True, kw_only=True)
-class _Claim:
-    """A key of ours: the open, locked file that is or will be its data."""
-
-    key: str
-    descriptor: int
-    is_file: bool = False
-    """Whether it was taken together with a complete file."""
-    is_used: bool = False
-    is_complete: bool = False
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -104,7 +91,7 @@ class FileStore:
         self._places: Final = Places(path.absolute(), scheme=scheme, owner=owner, sync=sync)
         self._sync: Final = sync
         self._disk: Final = Disk()
-        self._claims: Final[dict[str, _Claim]] = {}
+        self._claims: Final[dict[str, Claim]] = {}
         self._uploads: Final[set[_Upload]] = set()
         self._uploads_lock: Final = Lock()
         self._durable_folders: Final[set[Path]] = set()
@@ -120,7 +107,7 @@ class FileStore:
     def claim(self) -> Iterator[str]:
         """Take a new key; see `glancefs.stores.base.Store.claim`. Its file lies empty in `staging_folder` meanwhile."""
         with self._border("beginning an upload"):
-            claim = self._take_claim()
+            claim = new_claim(self._places)
         with self._held(claim):
             yield claim.key
 
@@ -129,12 +116,20 @@ class FileStore:
         """Take a new key for a local file; see `glancefs.stores.base.AdoptingStore.claim_file`."""
         # This spares a file: ext4 looks at each that was removed in the last seconds before it makes another one.
         with self._border("beginning an upload"):
-            claim = self._take_file(file)
+            claim = claim_of_file(self._places, file)
         with self._held(claim):
             yield claim.key
 
     @contextmanager
-    def _held(self, claim: _Claim) -> Iterator[None]:
+    def claim_unnamed(self, descriptor: int) -> Iterator[str]:
+        """Take a new key for an open file; see `glancefs.stores.base.AdoptingStore.claim_unnamed`."""
+        with self._border("beginning an upload"):
+            claim = claim_of_unnamed(self._places, descriptor)
+        with self._held(claim):
+            yield claim.key
+
+    @contextmanager
+    def _held(self, claim: Claim) -> Iterator[None]:
         self._claims[claim.key] = claim
         try:
             yield
@@ -142,42 +137,7 @@ class FileStore:
             del self._claims[claim.key]
             self._end(claim)
 
-    def _take_claim(self) -> _Claim:
-        self._places.check_root()
-        self._places.check_owner()
-        while True:
-            key = secrets.token_hex(16)
-            path = self._places.incoming(key)
-            try:
-                descriptor = os.open(path, _WRITE | os.O_CREAT | os.O_EXCL, 0o600)
-            except FileNotFoundError:
-                self._places.make_incoming()
-                continue
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                # Between the two calls a sweep may have taken the file for an abandoned one: then it has no name.
-                if os.fstat(descriptor).st_nlink:
-                    return _Claim(key=key, descriptor=descriptor)
-            except OSError:
-                os.close(descriptor)
-                raise
-            os.close(descriptor)
-
-    def _take_file(self, file: Path) -> _Claim:
-        """Lock a file, and then give it its name as a claimed one: so no sweep finds it unlocked."""
-        self._places.check_root()
-        self._places.check_owner()
-        key = secrets.token_hex(16)
-        descriptor = os.open(file, _WRITE)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.rename(file, self._places.incoming(key))  # noqa: PTH104 - pathlib takes as long as the system
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return _Claim(key=key, descriptor=descriptor, is_file=True)
-
-    def _end(self, claim: _Claim) -> None:
+    def _end(self, claim: Claim) -> None:
         try:
             if not claim.is_complete:
                 self._places.incoming(claim.key).unlink()
@@ -188,7 +148,7 @@ class FileStore:
         finally:
             os.close(claim.descriptor)
 
-    def _use(self, key: str) -> _Claim:
+    def _use(self, key: str) -> Claim:
         claim = self._claims.get(key)
         if claim is None or claim.is_used:
             raise ValueError(f"{key!r} is no fresh key claimed here")
@@ -264,7 +224,7 @@ class FileStore:
             raise
         return Stored(location=self._places.location(key), size=size, checksum=checksum)
 
-    def _link(self, claim: _Claim, location: Location) -> bool:
+    def _link(self, claim: Claim, location: Location) -> bool:
         """Give data the claimed name too. False where that can't be.
 
         The claim then is a lock of the data themselves, which their sweep respects too.
@@ -278,7 +238,7 @@ class FileStore:
             claim.descriptor = descriptor
         return descriptor is not None
 
-    def _copy_bytes(self, claim: _Claim, source: int, size: int) -> None:
+    def _copy_bytes(self, claim: Claim, source: int, size: int) -> None:
         # What is allocated of a sparse file is less than its size, and no more is needed.
         needed = min(size, os.fstat(source).st_blocks * 512)
         upload = _Upload(descriptor=claim.descriptor, size=needed)
@@ -295,11 +255,11 @@ class FileStore:
             self._disk.start_writing(upload.descriptor, upload.started, position)
             upload.started = position
 
-    def _take_over(self, claim: _Claim, file: Path) -> None:
+    def _take_over(self, claim: Claim, file: Path) -> None:
         """Put a file in the place of the claimed one, locked before it has its name; the claimed one itself is fine."""
         if claim.is_file and file.name == claim.key and file.parent == self._places.incoming_folder:
             return
-        descriptor = os.open(file, _WRITE)
+        descriptor = os.open(file, WRITE)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -338,7 +298,7 @@ class FileStore:
                 self._disk.start_writing(upload.descriptor, upload.started, upload.written)
                 upload.started = upload.written
 
-    def _publish(self, claim: _Claim) -> None:
+    def _publish(self, claim: Claim) -> None:
         """Give complete data their place, durably: bytes first, then the name, then the folder that holds the name."""
         if self._sync:
             os.fdatasync(claim.descriptor)
@@ -358,7 +318,7 @@ class FileStore:
             sync_folder(self._places.path)
             self._durable_folders.add(folder)
 
-    def _withdraw(self, claim: _Claim) -> None:
+    def _withdraw(self, claim: Claim) -> None:
         """Take complete data out of sight again, back to where the end of the claim removes them."""
         if claim.is_complete:
             with suppress(OSError):
@@ -459,7 +419,7 @@ class FileStore:
         """Remove a file if nobody claims it and it is unwanted even under our lock. Gives the bytes freed, or None."""
         try:
             # Open for writing: NFS grants exclusive locks to nobody else.
-            with opened(path, _WRITE) as descriptor:
+            with opened(path, WRITE) as descriptor:
                 if not try_lock(descriptor, fcntl.LOCK_EX):
                     return None
                 status = os.fstat(descriptor)

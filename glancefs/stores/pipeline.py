@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Thread
@@ -52,6 +53,28 @@ class Copied:
     checksum: str
 
 
+class Blocks:
+    """Blocks that one upload, or one piece of it, leaves to the next: up to ``most`` of them."""
+
+    def __init__(self, *, most: int) -> None:
+        self._most: Final = most
+        self._spare: Final[deque[memoryview]] = deque()
+
+    def take(self) -> memoryview:
+        """Give a block, an old one if there is any."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            # Pages of an anonymous map exist once they are touched: a slow upload holds only what came.
+            return memoryview(mmap.mmap(-1, BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+    def give_back(self, blocks: Iterable[memoryview]) -> None:
+        """Take blocks that nobody uses any more."""
+        for block in blocks:
+            if len(self._spare) < self._most:
+                self._spare.append(block)
+
+
 def sha256() -> Digest:
     """Begin a checksum."""
     return hashlib.sha256(usedforsecurity=False)
@@ -62,12 +85,20 @@ def checksum_text(digest: Digest) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def copy(source: Source, write: Callable[[memoryview], None], *, size: int | None = None) -> Copied:
+def copy(
+    source: Source,
+    write: Callable[[memoryview], None],
+    *,
+    size: int | None = None,
+    digest: Digest | None = None,
+    blocks: Blocks | None = None,
+) -> Copied:
     """Read the source to its end and hand everything to ``write`` in order; ``size`` is a guess that spares memory.
 
-    What ``write`` is given is valid during the call only. Errors of either side pass through.
+    What ``write`` is given is valid during the call only. Errors of either side pass through. A ``digest`` goes on with
+    what came before; ``blocks`` are used again by who has many pieces.
     """
-    digest = sha256()
+    digest = digest or sha256()
     done = 0
     # One byte more than promised, so that a source that keeps its word is read to its end in one filling.
     wanted = SMALL if size is None else size + 1
@@ -79,13 +110,13 @@ def copy(source: Source, write: Callable[[memoryview], None], *, size: int | Non
             write(head[:done])
         if done < wanted:
             return Copied(size=done, checksum=checksum_text(digest))
-    done += _copy_beside(source, write, digest)
+    done += _copy_beside(source, write, digest, blocks or Blocks(most=0))
     return Copied(size=done, checksum=checksum_text(digest))
 
 
-def _copy_beside(source: Source, write: Callable[[memoryview], None], digest: Digest) -> int:
+def _copy_beside(source: Source, write: Callable[[memoryview], None], digest: Digest, blocks: Blocks) -> int:
     done = 0
-    with _HashBeside(digest=digest) as beside:
+    with _HashBeside(digest=digest, blocks=blocks) as beside:
         while True:
             block = beside.take()
             size = _fill(source, block)
@@ -114,9 +145,10 @@ class _HashBeside:
     """A thread that hashes blocks in the order in which they are handed over."""
 
     digest: Digest
+    blocks: Blocks
     _filled: SimpleQueue[tuple[memoryview, int] | None] = field(default_factory=SimpleQueue)
     _free: SimpleQueue[memoryview] = field(default_factory=SimpleQueue)
-    _made: int = 0
+    _made: list[memoryview] = field(default_factory=list)
     _thread: Thread = field(init=False)
 
     def __enter__(self) -> Self:
@@ -127,13 +159,13 @@ class _HashBeside:
     def __exit__(self, *_: object) -> None:
         self._filled.put(None)
         self._thread.join()
+        self.blocks.give_back(self._made)
 
     def take(self) -> memoryview:
         """Give a block to fill; wait for the hashing when all are under way."""
-        if self._made < BLOCKS and self._free.empty():
-            self._made += 1
-            # Pages of an anonymous map exist once they are touched: a slow upload holds only what came.
-            return memoryview(mmap.mmap(-1, BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        if len(self._made) < BLOCKS and self._free.empty():
+            self._made.append(self.blocks.take())
+            return self._made[-1]
         return self._free.get()
 
     def hand_over(self, block: memoryview, size: int) -> None:

@@ -83,6 +83,13 @@ class Entry:
         return inode_number(self.key)
 
 
+class Outlined(NamedTuple):
+    """One page of a listing: what is no image, or images by their names in the folder."""
+
+    entries: Sequence[Entry] = ()
+    images: Sequence[tuple[str, Outline]] = ()
+
+
 class Listed(NamedTuple):
     """What a listing says of something: enough for the attributes of a file. See `Entry` for what the fields mean."""
 
@@ -127,7 +134,7 @@ def image_entry(path: str, image: Image, *, is_changeable: bool) -> Entry:
 
 def listed_image(name: str, image: Outline, allocated: int | None) -> Listed:
     """Give what a listing says of an image."""
-    id, _, status, size, _, owner, is_public, created_at, updated_at, properties = image
+    id, _, status, size, _, owner, is_public, created_at, updated_at, properties, _ = image
     key = f"image:{id}"
     said = None if properties == _NO_PROPERTIES else read_mtime(json.loads(properties).get(MTIME))
     kind, taken = EntryKind.QUEUED, 0
@@ -136,6 +143,12 @@ def listed_image(name: str, image: Outline, allocated: int | None) -> Listed:
     mtime_ns = created_at * _BILLION if said is None else said
     ctime_ns = updated_at * _BILLION
     return Listed(name, kind, key, inode_number(key), size, mtime_ns, ctime_ns, taken, owner, bool(is_public), None)
+
+
+def outlined_mtime(image: Outline) -> int:
+    """Give the time of modification of an image, in nanoseconds since the epoch, as `mtime_of` does."""
+    said = None if image.properties == _NO_PROPERTIES else read_mtime(json.loads(image.properties).get(MTIME))
+    return image.created_at * _BILLION if said is None else said
 
 
 def listed_entries(entries: Sequence[Entry]) -> Sequence[Listed]:

@@ -135,6 +135,13 @@ class Locking:
             return {}
         return {keys[subject]: values for subject, values in self._dead_properties.get_many(keys.keys()).items()}
 
+    def dead_properties_of_images(self, image_ids: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """Give them by identifiers; see `ImageTree.dead_properties_of_images`."""
+        ids: dict[Subject, str] = {OfImage(image_id): image_id for image_id in image_ids}
+        if self._dead_properties is None or not ids:
+            return {}
+        return {ids[subject]: values for subject, values in self._dead_properties.get_many(ids.keys()).items()}
+
     def change_dead_properties(self, entry: Entry, *, values: Mapping[str, str], removed: Collection[str]) -> None:
         """Set and remove dead properties; see `ImageTree.change_dead_properties`."""
         subject = self._subject(entry)

@@ -28,6 +28,7 @@ from glancefs.tree.entries import (
     Entry,
     EntryKind,
     Listed,
+    Outlined,
     folder_entry,
     image_entry,
     listed_entries,
@@ -139,16 +140,21 @@ class Looking:
 
     def list_briefly(self, path: str, *, page_size: int) -> Iterator[Sequence[Listed]]:
         """Give the same, as much of it as the attributes of files take."""
+        on_disk = self._images if isinstance(self._images, ImagesOnDisk) else None
+        for entries, images in self.list_outlined(path, page_size=page_size):
+            places = [image.location or "" for _, image in images]
+            sizes: Sequence[int | None] = [None] * len(images) if on_disk is None else on_disk.allocated_at(places)
+            listed = [listed_image(leaf, image, size) for (leaf, image), size in zip(images, sizes, strict=True)]
+            yield [*listed_entries(entries), *listed] if entries else listed
+
+    def list_outlined(self, path: str, *, page_size: int) -> Iterator[Outlined]:
+        """Give the same, images in outline."""
         taken = _Taken()
         for entries in self._list_others(path, taken, page_size):
-            yield listed_entries(entries)
-        on_disk = self._images if isinstance(self._images, ImagesOnDisk) else None
+            yield Outlined(entries=entries)
         for images, ends in self._outline_pages(path, page_size):
-            leaves = self._leaves(images, taken, ends)
-            places = [image.location or "" for image in images]
-            sizes: Sequence[int | None] = [None] * len(images) if on_disk is None else on_disk.allocated_at(places)
-            together = zip(leaves, images, sizes, strict=True)
-            yield [listed_image(leaf, image, size) for leaf, image, size in together if leaf is not None]
+            leaves = zip(self._leaves(images, taken, ends), images, strict=True)
+            yield Outlined(images=[(leaf, image) for leaf, image in leaves if leaf is not None])
 
     def folder_entry(self, folder: Folder) -> Entry:
         """Give the entry of a folder."""

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the tree needs of the use cases, so that it works the same over local ones and over remote ones.
 
-Answers for nothing: `glancefs.images.Images` and `glancefs.folders.Folders` satisfy these protocols as they are, and so
-do a mount's own staging and that of processes which share one.
 Answers for nothing: `glancefs.images.Images`, `glancefs.folders.Folders`, `glancefs.locks.Locks` and
-`glancefs.dead_properties.DeadProperties` satisfy these protocols as they are.
+`glancefs.dead_properties.DeadProperties` satisfy these protocols as they are, and so do a mount's own staging and that
+of processes which share one.
 
 Threading: implementations are thread-safe.
 """
@@ -19,18 +18,15 @@ from glancefs.model import Image, ImageChanges, NewImage
 from glancefs.reader import DataReader
 from glancefs.registries.base import Changes, ImageQuery
 from glancefs.registries.dead_properties import OfFolder, Subject
-from glancefs.registries.folders import Folder, FolderPage, Found, OutlinePage
+from glancefs.registries.folders import OutlinePage
 from glancefs.registries.locks import Lock, Touched
 from glancefs.staging import StagedUpload
-from glancefs.stores.base import Source, Space
+from glancefs.stores.base import Source
+from glancefs.use_cases import FolderUseCases, ImageUseCases
 
 
-class TreeImages(Protocol):
+class TreeImages(ImageUseCases, Protocol):
     """The use cases of `glancefs.images.Images` that the tree needs; errors are described there."""
-
-    def get(self, context: RequestContext, image_id: str) -> Image:
-        """Give an image."""
-        ...
 
     def find_all(self, context: RequestContext, query: ImageQuery, *, page_size: int = 500) -> Iterator[Image]:
         """Give everything that a query matches."""
@@ -42,18 +38,6 @@ class TreeImages(Protocol):
 
     def allocated(self, image: Image) -> int:
         """Give the bytes that an image's data take on a local disk."""
-        ...
-
-    def create(self, context: RequestContext, new: NewImage, *, replacing: str | None = None) -> Image:
-        """Add an image without data."""
-        ...
-
-    def copy(self, context: RequestContext, image_id: str, new: NewImage, *, replacing: str | None = None) -> Image:
-        """Add an image with the data of another."""
-        ...
-
-    def declare_size(self, context: RequestContext, image_id: str, size: int) -> Image:
-        """Say anew how large the data of a queued image will be."""
         ...
 
     def add(
@@ -81,26 +65,6 @@ class TreeImages(Protocol):
         """Bring the data of a queued image."""
         ...
 
-    def update(
-        self,
-        context: RequestContext,
-        image_id: str,
-        changes: ImageChanges,
-        *,
-        expected_revision: int | None = None,
-        replacing: str | None = None,
-    ) -> Image:
-        """Change an image's metadata."""
-        ...
-
-    def delete(self, context: RequestContext, image_id: str, *, expected_revision: int | None = None) -> None:
-        """Delete an image."""
-        ...
-
-    def space(self) -> Space | None:
-        """Tell the room for new images."""
-        ...
-
 
 @runtime_checkable
 class ImagesOnDisk(Protocol):
@@ -122,56 +86,8 @@ class OutlinedFolders(Protocol):
         ...
 
 
-class TreeFolders(Protocol):
+class TreeFolders(FolderUseCases, Protocol):
     """The use cases of `glancefs.folders.Folders`; errors are described there."""
-
-    def images_in(
-        self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
-    ) -> FolderPage:
-        """Give one page of the images right in a folder."""
-        ...
-
-    def folders_in(
-        self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
-    ) -> Sequence[Folder]:
-        """Give one page of the folders right in a folder."""
-        ...
-
-    def get(self, context: RequestContext, path: str) -> Folder:
-        """Give a folder."""
-        ...
-
-    def first_named(self, context: RequestContext, name: str) -> Image | None:
-        """Give the image that a name means."""
-        ...
-
-    def at(self, context: RequestContext, name: str) -> Found:
-        """Give the image that a name means, and the folder at the same path."""
-        ...
-
-    def first_of_their_names(self, context: RequestContext, image_ids: Collection[str]) -> Collection[str]:
-        """Tell which of these images are what their names mean."""
-        ...
-
-    def make(self, context: RequestContext, path: str) -> Folder:
-        """Make a folder."""
-        ...
-
-    def keep(self, context: RequestContext, path: str) -> None:
-        """Keep a folder that nobody made and whose last file has just gone."""
-        ...
-
-    def remove(self, context: RequestContext, path: str) -> None:
-        """Remove an empty folder."""
-        ...
-
-    def move(self, context: RequestContext, old: str, new: str) -> int:
-        """Rename a folder and everything in it."""
-        ...
-
-    def set_mtime(self, context: RequestContext, path: str, mtime_ns: int) -> Folder:
-        """Set a folder's time of modification."""
-        ...
 
     @property
     def tells_of_changes(self) -> bool:
@@ -180,10 +96,6 @@ class TreeFolders(Protocol):
 
     def wait_for_change(self, seconds: float) -> None:
         """Wait until something may have changed, or so long."""
-        ...
-
-    def revision(self) -> int:
-        """Give where the change feed ends."""
         ...
 
     def changes(self, since: int, *, limit: int = 1000) -> Changes:

@@ -36,6 +36,7 @@ from glancefs.tree.entries import (
     Entry,
     EntryKind,
     Listed,
+    Outlined,
     image_key,
     listed_entries,
     mtime_text,
@@ -174,6 +175,12 @@ class ImageTree:
         if is_reserved(path):
             return map(listed_entries, self._special.list(path, page_size=page_size))
         return self._looking.list_briefly(path, page_size=page_size)
+
+    def list_outlined(self, path: str, *, page_size: int = 1000) -> Iterator[Outlined]:
+        """Give the same as `list`, images in outline only, which takes a third of the time."""
+        if is_reserved(path):
+            return (Outlined(entries=entries) for entries in self._special.list(path, page_size=page_size))
+        return self._looking.list_outlined(path, page_size=page_size)
 
     def open(self, entry: Entry) -> DataReader:
         """Open an available image's data. Raises ImageNotFound, DataMissing, StoreUnavailable."""
@@ -420,6 +427,10 @@ class ImageTree:
     def dead_properties(self, entries: Sequence[Entry]) -> Mapping[str, Mapping[str, str]]:
         """Give the dead properties of some entries, by `Entry.key` and name; who has none is left out."""
         return self._locking.dead_properties(entries)
+
+    def dead_properties_of_images(self, image_ids: Collection[str]) -> Mapping[str, Mapping[str, str]]:
+        """Give those of images that the caller was shown, by their identifiers."""
+        return self._locking.dead_properties_of_images(image_ids)
 
     def change_dead_properties(self, entry: Entry, *, values: Mapping[str, str], removed: Collection[str] = ()) -> None:
         """Set some and remove others, all or nothing.

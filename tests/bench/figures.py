@@ -130,7 +130,7 @@ _DAV: Final = (
     *_beside("dav-get", "WebDAV: GET of 1 GiB", "MB/s", nginx=0.9),
     *_beside("dav-put", "WebDAV: PUT of 1 GiB, hashed and synced", "MB/s", tuned=0.6, nginx=0.6),
     Figure(key="dav-busy", what="WebDAV: memory during these transfers, each worker", unit="MiB", at_most=100),
-    *_beside("dav-list", "WebDAV: PROPFIND of 10,000, as clients ask", "/s"),
+    *_beside("dav-list", "WebDAV: PROPFIND of 10,000, as clients ask", "/s", apache=0.5),
     Figure(key="dav-list-first", what="the same, until the first bytes", unit="ms", at_most=50),
     Figure(key="dav-list-memory", what="the same, memory at its highest", unit="MiB", at_most=100),
     *_beside("dav-list-all", "WebDAV: PROPFIND of 10,000, all properties", "/s", apache=0.5),

@@ -125,9 +125,8 @@ _WHY: Final[dict[str, str]] = {
     "idle": "half of it is SQLAlchemy and the interpreter, a tenth the parts of wsgidav.",
     "mount-random": "where the kernel can't read the store's file by itself, each 4 KiB is a request of its own, which "
     "takes some 45 µs of processor time, half of it in the interpreter and its event loop; passthrough_ll takes 10.",
-    "mount-write": "passthrough_ll copies bytes in one thread without an interpreter; glancefs also hashes them, "
-    "a fifth of its time, and its loop, the writing and the hashing take turns at one interpreter, while they and "
-    "the client share two cores.",
+    "mount-write": "passthrough_ll copies bytes and does nothing else; glancefs also hashes them, two fifths of its "
+    "processor time, and begins to bring them to the disk, while it and the client share two cores.",
     "mount-create": _SHARED
     + "each file waits for three syncs, one after the other: of its bytes, of its folder, of the registry; "
     "and it takes 3 to 4 ms of processor time in the daemon, half of it for six requests of the kernel and for ways "

@@ -319,6 +319,29 @@ def test_a_file_is_claimed_as_it_is_and_belongs_to_the_claim(store: FileStore, f
     assert file.read_bytes() == b"another's"
 
 
+@pytest.mark.expect_log("failed at beginning an upload")
+def test_a_file_without_a_name_gets_its_first_one_from_the_claim(store: FileStore, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for is_adopted in (False, True):
+        descriptor = os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o644)
+        os.write(descriptor, b"from nowhere")
+        with store.claim_unnamed(descriptor) as key:
+            location = Location(store=store.scheme, key=key)
+            assert store.is_claimed(location)
+            assert store.sweep(none_known) == Swept()
+            # The claim is not the caller's descriptor.
+            os.close(descriptor)
+            assert store.is_claimed(location)
+            if is_adopted:
+                assert store.adopt(key, store.staging_folder / key, checksum=None).location == location
+        assert not list((folder / "incoming").iterdir())
+        assert not store.is_claimed(location)
+    assert data_file(folder, location).read_bytes() == b"from nowhere"
+    assert stat.S_IMODE(data_file(folder, location).stat().st_mode) == 0o600
+    with pytest.raises(StoreUnavailable), store.claim_unnamed(descriptor):
+        pass
+
+
 @pytest.mark.parametrize("layout", ["hole", "data hole", "hole data", "data hole data hole", "data", ""])
 def test_holes_stay_holes_and_count_as_zeros(store: FileStore, folder: Path, layout: str) -> None:
     pieces = {"data": some_bytes(SMALL + 3), "hole": bytes(5 * MIB)}

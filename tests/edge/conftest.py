@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server for the tests at the edge, with an application of the test's own."""
+"""For the tests at the edge: a server with an application of the test's own, and a tree on a core of its own."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -12,7 +12,9 @@ from gateway.http.engine import Engine
 from gateway.http.exchange import App
 from gateway.http.limits import Limits
 from gateway.server import Server
+from glancefs.tree import ImageTree
 from tests.support.rawhttp import RawClient
+from tests.support.trees import Core
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -75,3 +77,17 @@ def serve() -> Iterator[Serve]:
     yield start
     for server in running:
         server.stop()
+
+
+@pytest.fixture
+def core(tmp_path: Path) -> Iterator[Core]:
+    """A registry and a store in a folder of the test's own."""
+    core = Core.at(tmp_path)
+    yield core
+    core.close()
+
+
+@pytest.fixture
+def tree(core: Core) -> ImageTree:
+    """A tree of the user `alice` on it."""
+    return core.tree()

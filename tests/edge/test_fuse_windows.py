@@ -5,6 +5,7 @@ import os
 import random
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -165,12 +166,16 @@ def test_writes_at_any_offset_arrive_as_if_each_had_been_made_at_once(seed: int)
 
     async def work(bridge: Bridge) -> None:
         window = WriteWindow(bridge=bridge, write_at=lambda offset, data: put(stored, offset, data))
-        offset = 0
+        answered: list[int] = []
+        offset = taken = 0
         for _ in range(300):
             if chance.random() < 0.3:
                 offset = chance.randrange(3_000_000)
             data = chance.randbytes(chance.choice([1, 100, 4096, 65_536, LARGEST_REQUEST]))
-            await window.put(offset, data)
+            if chance.random() < 0.5 and window.take(offset, memoryview(data), partial(answered.append, offset)):
+                taken += 1
+            else:
+                await window.put(offset, data)
             put(expected, offset, data)
             offset += len(data)
             if chance.random() < 0.05:
@@ -179,6 +184,7 @@ def test_writes_at_any_offset_arrive_as_if_each_had_been_made_at_once(seed: int)
         await window.drain()
         assert window.is_clean
         assert window.end == len(expected)
+        assert len(answered) == taken > 0
 
     crossing(work)
     assert stored == expected
@@ -199,6 +205,55 @@ def test_small_writes_in_a_run_become_few_large_ones() -> None:
 
     crossing(work)
     assert sizes == [LARGEST_REQUEST] * 4
+
+
+def test_who_writes_faster_than_the_disk_is_answered_once_there_is_room_again() -> None:
+    gate = threading.Event()
+    answered: list[int] = []
+    taken = 40
+
+    def write_at(_: int, data: bytes | memoryview) -> int:
+        assert gate.wait(60)
+        return len(data)
+
+    async def work(bridge: Bridge) -> None:
+        window = WriteWindow(bridge=bridge, write_at=write_at)
+        data = memoryview(bytes(LARGEST_REQUEST))
+        for number in range(taken):
+            assert window.take(number * LARGEST_REQUEST, data, partial(answered.append, number))
+            await trio.lowlevel.checkpoint()
+        assert 0 < len(answered) < taken
+        gate.set()
+        await window.drain()
+        assert sorted(answered) == list(range(taken))
+
+    crossing(work)
+
+
+def test_who_waits_for_room_is_answered_when_a_write_fails_and_told_at_the_next() -> None:
+    gate = threading.Event()
+    answered: list[int] = []
+
+    def write_at(_offset: int, _data: bytes | memoryview) -> int:
+        assert gate.wait(60)
+        raise StoreFull("no room")
+
+    async def work(bridge: Bridge) -> None:
+        window = WriteWindow(bridge=bridge, write_at=write_at)
+        data = memoryview(bytes(LARGEST_REQUEST))
+        for number in range(20):
+            assert window.take(number * LARGEST_REQUEST, data, partial(answered.append, number))
+            await trio.lowlevel.checkpoint()
+        gate.set()
+        with pytest.raises(StoreFull):
+            await window.drain()
+        assert len(answered) == 20
+        assert not window.take(0, data, partial(answered.append, 20))
+        with pytest.raises(StoreFull):
+            await window.put(0, b"more")
+        assert len(answered) == 20
+
+    crossing(work)
 
 
 def test_a_write_that_failed_after_it_was_accepted_is_told_from_then_on() -> None:

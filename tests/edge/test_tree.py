@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection  # noqa: TC002 - one import block reads better
@@ -32,23 +30,6 @@ from glancefs.model import ImageChanges, ImageType
 from glancefs.paths import name_of
 from glancefs.tree import EntryKind, ImageTree
 from tests.support.trees import ADMIN, ALICE, BOB, Core, names, put, put_staged, read, walk
-
-KERNEL = bytes(0x202) + b"HdrS" + bytes(600)
-QCOW2 = b"QFI\xfb" + bytes(600)
-STATUS = "user.glance.status"
-
-
-@pytest.fixture
-def core(tmp_path: Path) -> Iterator[Core]:
-    core = Core.at(tmp_path)
-    yield core
-    core.close()
-
-
-@pytest.fixture
-def tree(core: Core) -> ImageTree:
-    return core.tree()
-
 
 # ---- what is where
 

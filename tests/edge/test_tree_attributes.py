@@ -6,9 +6,7 @@ Threading: some tests race threads on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -24,24 +22,7 @@ from glancefs.errors import (
 )
 from glancefs.tree import ImageTree
 from glancefs.tree.entries import mtime_text, read_mtime
-from tests.support.trees import ALICE, BOB, Core, get, give, put, staged_of, walk
-
-KERNEL = bytes(0x202) + b"HdrS" + bytes(600)
-QCOW2 = b"QFI\xfb" + bytes(600)
-STATUS = "user.glance.status"
-
-
-@pytest.fixture
-def core(tmp_path: Path) -> Iterator[Core]:
-    core = Core.at(tmp_path)
-    yield core
-    core.close()
-
-
-@pytest.fixture
-def tree(core: Core) -> ImageTree:
-    return core.tree()
-
+from tests.support.trees import ALICE, BOB, KERNEL, Core, get, give, put, staged_of, walk
 
 # ---- attributes
 

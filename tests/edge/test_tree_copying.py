@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,18 +42,6 @@ from glancefs.tree import EntryKind, ImageTree
 from tests.support.trees import ADMIN, ALICE, BOB, Core, get, give, names, put, put_staged, read, walk
 
 STORES = ["file", "memory"]
-
-
-@pytest.fixture
-def core(tmp_path: Path) -> Iterator[Core]:
-    core = Core.at(tmp_path)
-    yield core
-    core.close()
-
-
-@pytest.fixture
-def tree(core: Core) -> ImageTree:
-    return core.tree()
 
 
 def new(name: str = "copy", **said: Any) -> NewImage:

@@ -6,7 +6,7 @@ Threading: some tests race threads on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -30,24 +30,22 @@ from glancefs.model import ImageStatus, ImageType
 from glancefs.staging import StagedState
 from glancefs.stores.memory import MemoryStore
 from glancefs.tree import Entry, EntryKind, ImageTree
-from tests.support.trees import ALICE, BOB, Core, get, give, names, put, put_staged, read, staged_of, walk
-
-KERNEL = bytes(0x202) + b"HdrS" + bytes(600)
-QCOW2 = b"QFI\xfb" + bytes(600)
-STATUS = "user.glance.status"
-
-
-@pytest.fixture
-def core(tmp_path: Path) -> Iterator[Core]:
-    core = Core.at(tmp_path)
-    yield core
-    core.close()
-
-
-@pytest.fixture
-def tree(core: Core) -> ImageTree:
-    return core.tree()
-
+from tests.support.trees import (
+    ALICE,
+    BOB,
+    KERNEL,
+    QCOW2,
+    STATUS,
+    Core,
+    get,
+    give,
+    names,
+    put,
+    put_staged,
+    read,
+    staged_of,
+    walk,
+)
 
 # ---- writing
 

@@ -131,6 +131,7 @@ CAPABILITIES = registered(
         Capability(name="grub", present=GRUB.is_file, source="Debian package grub-rescue-pc"),
         Capability(name="git", present=lambda: git("rev-parse") is not None, source="a git work tree"),
         Capability(name="gvfs", present=_gvfs_works, source="Debian packages gvfs-backends, libglib2.0-bin and dbus"),
+        _command("haproxy", "haproxy, which `make setup-test` unpacks"),
         _command("litmus", "litmus"),
         Capability(
             name="keystone", present=KEYSTONE.is_file, source="requirements-keystone.lock, by `make setup-test`"

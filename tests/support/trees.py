@@ -30,6 +30,9 @@ from glancefs.tree import Entry, EntryKind, ImageTree, Listed
 
 ALICE, BOB = RequestContext(user="alice"), RequestContext(user="bob")
 ADMIN = RequestContext(user="root", is_admin=True)
+KERNEL = bytes(0x202) + b"HdrS" + bytes(600)
+QCOW2 = b"QFI\xfb" + bytes(600)
+STATUS = "user.glance.status"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -39,6 +39,7 @@ EXPECTED = {
     "duplicate": 409,
     "stale-image": 409,
     "wrong-status": 409,
+    "ahead-lost": 409,
     "immutable-image": 409,
     "path-taken": 409,
     "not-a-folder": 409,
