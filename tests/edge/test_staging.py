@@ -29,6 +29,7 @@ from glancefs.model import ImageType
 from glancefs.staging import Said, StagedState, StagedUpload, Staging, hashing, sweep_staged
 from glancefs.stores.file import FileStore
 from glancefs.stores.memory import MemoryStore
+from tests.support.mounting import eventually
 
 MEBIBYTE = 1 << 20
 PIECE = 64 << 10
@@ -390,3 +391,15 @@ def test_uploads_close_once(staging: Staging) -> None:
     upload.close()
     upload.close()
     assert not upload.is_open
+
+
+@pytest.mark.parametrize("size", [1, 100 << 20])
+def test_what_only_passes_through_is_freed_without_anybody_waiting_for_it(tmp_path: Path, size: int) -> None:
+    staging = Staging(folder=tmp_path, user="ann", is_passage=True)
+    staged = staging.create("a")
+    staged.truncate(size)
+    staged.discard()
+    staging.forget(staged)
+    eventually(lambda: not staged.is_open)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "lock"] == []
+    staging.close()
