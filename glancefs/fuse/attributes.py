@@ -24,6 +24,9 @@ from glancefs.tree.entries import FILE_MODE
 BEST_REQUEST: Final = 1 << 20
 """st_blksize: cp, cat and tar read and write in pieces of this size, in bytes."""
 
+_BEST_LISTING: Final = 1 << 16
+"""The same of folders: the C library asks for so much of one at a time, and who lists works while more is fetched."""
+
 LONGEST_NAME: Final = 255
 _BLOCK: Final = 512
 _STATFS_BLOCK: Final = 4096
@@ -58,7 +61,7 @@ class Appearance:
         shown.st_nlink = 0 if inode.is_gone else 1
         shown.st_uid = self.uid
         shown.st_gid = self.gid
-        shown.st_blksize = BEST_REQUEST
+        shown.st_blksize = _BEST_LISTING if kind is EntryKind.FOLDER else BEST_REQUEST
         file = inode.file
         if file is not None and kind is EntryKind.STAGED:
             shown.st_size = file.size

@@ -26,6 +26,7 @@ from glancefs.fuse.passthrough import Passthrough, Way
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.replacing import Replacements
+from glancefs.fuse.retries import Retries
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.windows import AheadWindow, PageWindow, StreamWindow
@@ -62,6 +63,7 @@ class OpenFiles:
         self._numbers: Final = numbers
         self._handles: Final[dict[int, AnyHandle]] = {}
         self.replacements: Final = Replacements(inodes=inodes, numbers=numbers)
+        self.retries: Final = Retries()
 
     def handle(self, number: int) -> AnyHandle:
         """Give an open file. Raises EBADF for none."""
@@ -108,7 +110,7 @@ class OpenFiles:
         if inode.kind is EntryKind.FOLDER:
             raise IsAFolder("A folder can't be opened as a file.")
         if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
-            return await self._open_for_reading(inode, flags)
+            return await self._open_to_read(inode, flags, task)
         is_new = bool(flags & os.O_TRUNC)
         replaced = self.replacements.take(task, inode)
         if replaced is None and inode.kind is EntryKind.IMAGE and is_new:
@@ -160,6 +162,38 @@ class OpenFiles:
         file = self._publisher.file_of(upload, self._inode_for(upload, path))
         return self._opened(self._writing(file, opener, flags), flags), file.inode
 
+    async def hold(self, inode: Inode, task: int) -> bool:
+        """Open what a task has found that was told to look again; say whether it is still there.
+
+        Raises what the open would raise, but for ESTALE.
+        """
+        if inode.kind is not EntryKind.IMAGE or (inode.file is not None and inode.file.is_staged):
+            return True
+        # The kernel is not yet told of it, and may forget it at this moment.
+        inode.uses += 1
+        is_there = False
+        try:
+            self.retries.hold(task, inode, await self._reader_of(inode))
+            is_there = True
+        except FUSEError:
+            pass
+        finally:
+            inode.uses -= 1
+            if not is_there:
+                self._inodes.free_if_unused(inode)
+        return is_there
+
+    async def _open_to_read(self, inode: Inode, flags: int, task: int) -> FileInfo:
+        reader = self.retries.take(task, inode)
+        if reader is not None:
+            return self._reading(inode, reader, flags)
+        try:
+            return await self._open_for_reading(inode, flags)
+        except FUSEError as error:
+            if error.errno == errno.ESTALE:
+                self.retries.expect(task, inode.path)
+            raise
+
     async def _open_for_reading(self, inode: Inode, flags: int) -> FileInfo:
         file = inode.file
         if file is not None and (inode.kind is EntryKind.STAGED or file.is_staged):
@@ -171,10 +205,17 @@ class OpenFiles:
             return self._opened(TextHandle(inode=inode, text=text), is_direct=True)
         if inode.kind is EntryKind.QUEUED:
             return self._opened(QueuedHandle(inode=inode), is_direct=True)
+        return self._reading(inode, await self._reader_of(inode), flags)
+
+    async def _reader_of(self, inode: Inode) -> DataReader:
+        """Open an image. Raises ESTALE when it is gone."""
+        entry = await self.entry_of(inode)
         try:
-            reader = await self._bridge.read(self._tree.open, entry)
+            return await self._bridge.read(self._tree.open, entry)
         except ImageNotFound:
             raise self._stale(inode) from None
+
+    def _reading(self, inode: Inode, reader: DataReader, flags: int) -> FileInfo:
         if reader.file is not None:
             handle = ImageHandle(inode=inode, reader=reader, pages=self._pages, descriptor=reader.file.fileno())
         else:
@@ -301,6 +342,7 @@ class OpenFiles:
     async def finish(self) -> None:
         """Close everything, as at the end of the mount: what is complete becomes an image, the rest stays staged."""
         await self._publisher.finish()
+        self.retries.finish()
         for handle in self._handles.values():
             if isinstance(handle, ImageHandle):
                 handle.close()

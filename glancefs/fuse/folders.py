@@ -59,6 +59,14 @@ class FolderHandle:
                 start -= len(page)
             return ()
 
+    def is_at_hand(self, place: int) -> bool:
+        """Whether `at` could give the entries from a place on without waiting."""
+        return not self._is_complete and self._first <= place and (place < self._stop or self._is_fetched)
+
+    @property
+    def _is_fetched(self) -> bool:
+        return self._following is not None and self._following.is_done
+
     @property
     def _stop(self) -> int:
         return self._first + sum(map(len, self._kept))
@@ -107,6 +115,11 @@ class _Following:
         except Exception as error:  # noqa: BLE001 - raised again to whoever asks for the page
             self._error = error
         self._done.set()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `get` would not wait."""
+        return self._done.is_set()
 
     async def get(self) -> Sequence[Listed] | None:
         """Give the page, or None behind the last one. Raises what fetching it raised."""

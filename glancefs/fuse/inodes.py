@@ -6,7 +6,8 @@ for keeping one number for one file while it turns from a staged file into an im
 without a look at the registry. Does not ask the tree for anything.
 
 A listing of 100,000 images makes as many inodes, so an inode keeps what `stat` needs and no more; whole entries are
-kept for the latest few only.
+kept for the latest few only. What was listed and not asked for since is kept as it was listed, and becomes an `Inode`
+when something asks for it: that spares most of the work for most of them.
 
 Threading: belongs to the loop's thread.
 """
@@ -14,8 +15,9 @@ Threading: belongs to the loop's thread.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from glancefs.fuse.statistics import Statistics
@@ -70,27 +72,47 @@ class Inodes:
     def __init__(self, *, statistics: Statistics) -> None:
         self._statistics: Final = statistics
         self.root: Final = Inode(ino=ROOT, key=ROOT_KEY, path="", kind=EntryKind.FOLDER, mode=0o755, lookups=1)
-        self._by_number: Final[dict[int, Inode]] = {ROOT: self.root}
-        self._by_path: Final[dict[str, Inode]] = {"": self.root}
+        self._by_number: Final[dict[int, Inode | Listed]] = {ROOT: self.root}
+        self._by_path: Final[dict[str, Inode | Listed]] = {"": self.root}
+        self._told_again: Final[dict[int, int]] = {}
+        """How many times more than once the kernel was told of what is kept as it was listed."""
         self._bound: Final[dict[str, Inode]] = {ROOT_KEY: self.root}
         self._recent: Final[OrderedDict[int, Entry]] = OrderedDict()
         # The kernel forgets what it likes, and all of it whenever a name is taken back.
         self._numbers: Final[OrderedDict[str, int]] = OrderedDict()
+        self._looked_at: Final[dict[str, bool]] = {}
 
     def __len__(self) -> int:
         return len(self._by_number)
 
     def get(self, ino: int) -> Inode | None:
         """Give the inode of this number."""
-        return self._by_number.get(ino)
+        return self._inode(self._by_number.get(ino))
 
     def at(self, path: str) -> Inode | None:
         """Give the inode that is known to be at a path."""
-        return self._by_path.get(path)
+        return self._inode(self._by_path.get(path))
 
     def of_key(self, key: str) -> Inode | None:
         """Give the inode of what has this `Entry.key`."""
-        return self._bound.get(key) or self._by_number.get(inode_number(key))
+        if (bound := self._bound.get(key)) is not None:
+            return bound
+        known = self._by_number.get(inode_number(key))
+        # A folder that was moved keeps its number, which is not that of what is made where it was.
+        return self._inode(known) if known is not None and known.key == key else None
+
+    def _inode(self, known: Inode | Listed | None) -> Inode | None:
+        return self._make_of(known) if isinstance(known, Listed) else known
+
+    def _make_of(self, listed: Listed) -> Inode:
+        """Make the inode of what was listed."""
+        inode = Inode(ino=listed.ino, key=listed.key, path=listed.path, kind=listed.kind, mode=FILE_MODE)
+        inode.lookups = 1 + self._told_again.pop(listed.ino, 0)
+        _take_over(inode, listed)
+        self._by_number[listed.ino] = inode
+        if self._by_path.get(listed.path) is listed:
+            self._by_path[listed.path] = inode
+        return inode
 
     # ---- what the tree told
 
@@ -98,8 +120,7 @@ class Inodes:
         """Give the inode for an entry, made or brought up to date; the kernel is not yet told of it."""
         inode = self.of_key(entry.key)
         if inode is None:
-            number = self.number_of(entry.key, inode_number(entry.key))
-            inode = self._new(number, entry.key, entry.path, entry.kind)
+            inode = self._new(inode_number(entry.key), entry.key, entry.path, entry.kind)
         elif inode.path != entry.path or inode.is_gone:
             self.move(inode, entry.path)
         self.refresh(inode, entry, allocated=allocated)
@@ -107,36 +128,49 @@ class Inodes:
             self.remember(inode, entry)
         return inode
 
-    def known(self, listed: Listed) -> Inode | None:
-        """Give the inode for what was listed, if there is one."""
-        return self._bound.get(listed.key) or self._by_number.get(listed.ino)
+    def number_of(self, listed: Listed) -> int:
+        """Give the inode number of what was listed: its own, or that of the file of this mount which it once was."""
+        inode = self._bound.get(listed.key)
+        return self._numbers.get(listed.key, listed.ino) if inode is None else inode.ino
 
-    def number_of(self, key: str, number: int) -> int:
-        """Give the number of what has no inode: its own, or that of the file of this mount which it once was."""
-        return self._numbers.get(key, number)
+    def see_listed(self, images: Sequence[Listed]) -> None:
+        """Note that the kernel was told of images, as they were listed."""
+        by_number, by_path, bound, numbers = self._by_number, self._by_path, self._bound, self._numbers
+        for listed in images:
+            if listed.ino in by_number or listed.key in bound or listed.key in numbers:
+                self._see_again(listed)
+            else:
+                by_number[listed.ino] = by_path[listed.path] = listed
+        if self._looked_at:
+            for listed in images:
+                self._stir(listed.path)
+        self._statistics.inodes = len(by_number)
 
-    def see_listed(self, inode: Inode | None, path: str, listed: Listed) -> Inode:
-        """Give the inode (None: a new one) for a listed image, brought up to date; the kernel was told of it."""
+    def _see_again(self, listed: Listed) -> None:
+        known = self._bound.get(listed.key) or self._by_number.get(listed.ino)
+        if isinstance(known, Listed) and known.path == listed.path:
+            self._by_number[listed.ino] = self._by_path[listed.path] = listed
+            self._told_again[listed.ino] = self._told_again.get(listed.ino, 0) + 1
+            return
+        inode = self._inode(known)
         if inode is None:
-            inode = self._new(self.number_of(listed.key, listed.ino), listed.key, path, listed.kind)
+            inode = self._new(listed.ino, listed.key, listed.path, listed.kind)
             inode.mode = FILE_MODE
-        elif inode.path != path or inode.is_gone:
-            self.move(inode, path)
-        inode.is_gone = False
-        inode.kind = listed.kind
-        inode.size = listed.size
-        inode.mtime_ns = listed.mtime_ns
-        inode.ctime_ns = listed.ctime_ns
-        inode.allocated = listed.allocated
-        inode.owner, inode.is_public = listed.owner, listed.is_public
+        elif inode.path != listed.path or inode.is_gone:
+            self.move(inode, listed.path)
+        _take_over(inode, listed)
         inode.lookups += 1
-        return inode
 
-    def _new(self, number: int, key: str, path: str, kind: EntryKind) -> Inode:
+    def _new(self, own_number: int, key: str, path: str, kind: EntryKind) -> Inode:
+        number = self._numbers.get(key, own_number)
+        for turn in count(1):
+            if number not in self._by_number:
+                break
+            number = inode_number(f"{key}\0{turn}")
         inode = self._by_number[number] = Inode(ino=number, key=key, path=path, kind=kind)
-        self._by_path[path] = inode
+        self._put(path, inode)
         self._statistics.inodes = len(self._by_number)
-        if key in self._numbers:
+        if number != own_number:
             self.bind(key, inode)
         return inode
 
@@ -192,30 +226,40 @@ class Inodes:
 
     def move(self, inode: Inode, path: str) -> None:
         """Say that an inode is at this path from here on, and whatever was there is not."""
-        if self._by_path.get(inode.path) is inode:
-            del self._by_path[inode.path]
+        self._take(inode)
         inode.path = path
         inode.is_gone = False
-        self._by_path[path] = inode
+        self._put(path, inode)
         self.distrust(inode)
 
     def move_below(self, old: str, new: str) -> None:
         """Say that a folder was moved, and all below it; each folder keeps its number under its new key."""
         below = f"{old}/"
-        for inode in [inode for path, inode in self._by_path.items() if path == old or path.startswith(below)]:
+        found = [known for path, known in self._by_path.items() if path == old or path.startswith(below)]
+        for inode in [self._make_of(known) if isinstance(known, Listed) else known for known in found]:
             self.move(inode, new + inode.path[len(old) :])
             inode.is_whole = False
             if inode.kind is EntryKind.FOLDER:
-                self.bind(f"folder:{inode.path}", inode)
+                self._name_anew(inode, f"folder:{inode.path}")
 
-    def leave(self, path: str) -> Inode | None:
+    def _name_anew(self, inode: Inode, key: str) -> None:
+        """Let an inode stand for this key alone."""
+        for other in inode.other_keys:
+            if self._bound.get(other) is inode:
+                del self._bound[other]
+        inode.other_keys.clear()
+        inode.key = key
+        self.bind(key, inode)
+
+    def leave(self, path: str) -> None:
         """Say that nothing is known to be at a path, without saying that what was there is gone."""
         self.doubt(path)
-        return self._by_path.pop(path, None)
+        self._stir(path)
+        self._by_path.pop(path, None)
 
     def doubt(self, path: str) -> None:
         """Say that something may be at a path that has no inode."""
-        folder = self._by_path.get(path.rpartition("/")[0])
+        folder = self.at(path.rpartition("/")[0])
         if folder is not None:
             folder.is_whole = False
 
@@ -223,10 +267,32 @@ class Inodes:
         """Say that an inode is gone: nothing is at its path, and who has it open goes on."""
         if inode.ino == ROOT:
             return
-        if self._by_path.get(inode.path) is inode:
-            del self._by_path[inode.path]
+        self._take(inode)
         inode.is_gone = True
         self.distrust(inode)
+
+    def _put(self, path: str, inode: Inode) -> None:
+        self._stir(path)
+        self._by_path[path] = inode
+
+    def _take(self, inode: Inode) -> None:
+        if self._by_path.get(inode.path) is inode:
+            self._stir(inode.path)
+            del self._by_path[inode.path]
+
+    # ---- what changes while somebody looks
+
+    def watch(self, path: str) -> None:
+        """Notice from here on, until `has_stirred` is asked, when something else comes to be at a path, or goes."""
+        self._looked_at[path] = False
+
+    def has_stirred(self, path: str) -> bool:
+        """Tell whether that was so; what was looked up meanwhile may be older than what is known here."""
+        return self._looked_at.pop(path, False)
+
+    def _stir(self, path: str) -> None:
+        if path in self._looked_at:
+            self._looked_at[path] = True
 
     # ---- what the kernel holds
 
@@ -236,11 +302,22 @@ class Inodes:
 
     def forget(self, ino: int, lookups: int) -> Inode | None:
         """Take back what was counted. Gives the inode if it was freed; an unknown number is fine."""
-        inode = self._by_number.get(ino)
+        known = self._by_number.get(ino)
+        if isinstance(known, Listed) and lookups > self._told_again.get(ino, 0):
+            self._forget_listed(known)
+            return None
+        inode = self._inode(known)
         if inode is None or ino == ROOT:
             return None
         inode.lookups = max(0, inode.lookups - lookups)
         return inode if self.free_if_unused(inode) else None
+
+    def _forget_listed(self, listed: Listed) -> None:
+        del self._by_number[listed.ino]
+        self._told_again.pop(listed.ino, None)
+        if self._by_path.get(listed.path) is listed:
+            self.leave(listed.path)
+        self._statistics.inodes = len(self._by_number)
 
     def free_if_unused(self, inode: Inode) -> bool:
         """Free an inode that neither the kernel nor an open file holds."""
@@ -268,4 +345,15 @@ class Inodes:
             self._numbers.popitem(last=False)
 
     def __iter__(self) -> Iterator[Inode]:
-        return iter(self._by_number.values())
+        for known in list(self._by_number.values()):
+            yield self._make_of(known) if isinstance(known, Listed) else known
+
+
+def _take_over(inode: Inode, listed: Listed) -> None:
+    inode.is_gone = False
+    inode.kind = listed.kind
+    inode.size = listed.size
+    inode.mtime_ns = listed.mtime_ns
+    inode.ctime_ns = listed.ctime_ns
+    inode.allocated = listed.allocated
+    inode.owner, inode.is_public = listed.owner, listed.is_public

@@ -16,13 +16,11 @@ from pyfuse3 import ReaddirToken
 
 from glancefs.fuse.attributes import Appearance
 from glancefs.fuse.inodes import Inode, Inodes
-from glancefs.paths import join
 from glancefs.tree import Entry, Listed
 
 
 def tell_some(
     token: ReaddirToken,
-    folder: str,
     entries: Sequence[Listed],
     next_place: int,
     *,
@@ -30,24 +28,38 @@ def tell_some(
     appearance: Appearance,
     see: Callable[[Entry, int], Inode],
 ) -> int:
-    """Hand out entries of a folder as long as there is room; give how many.
+    """Hand out entries of a folder, images or none, as long as there is room; give how many.
 
     ``next_place`` is the place behind the first of them; ``see`` gives the inode of an entry that is no image, and of
     the bytes that it takes.
     """
-    prefix, shown = join(folder, ""), appearance.listing()
+    if entries and entries[0].entry is not None:
+        return _tell_others(token, entries, next_place, inodes=inodes, appearance=appearance, see=see)
+    shown, told = appearance.listing(), 0
+    fill_in, number_of, tell = appearance.fill_in, inodes.number_of, pyfuse3.readdir_reply
+    for place, listed in enumerate(entries, next_place):
+        fill_in(shown, number_of(listed), listed)
+        if not tell(token, listed.name.encode(), shown, place):
+            break
+        told += 1
+    inodes.see_listed(entries[:told])
+    return told
+
+
+def _tell_others(
+    token: ReaddirToken,
+    entries: Sequence[Listed],
+    next_place: int,
+    *,
+    inodes: Inodes,
+    appearance: Appearance,
+    see: Callable[[Entry, int], Inode],
+) -> int:
     for told, listed in enumerate(entries):
-        if listed.entry is not None:
-            seen = see(listed.entry, listed.allocated)
-            if not pyfuse3.readdir_reply(token, listed.name.encode(), appearance.attributes(seen), next_place + told):
-                inodes.free_if_unused(seen)
-                return told
-            inodes.count(seen)
-            continue
-        inode = inodes.known(listed)
-        number = inodes.number_of(listed.key, listed.ino) if inode is None else inode.ino
-        appearance.fill_in(shown, number, listed)
-        if not pyfuse3.readdir_reply(token, listed.name.encode(), shown, next_place + told):
+        assert listed.entry is not None  # noqa: S101 - it is no image
+        seen = see(listed.entry, listed.allocated)
+        if not pyfuse3.readdir_reply(token, listed.name.encode(), appearance.attributes(seen), next_place + told):
+            inodes.free_if_unused(seen)
             return told
-        inodes.see_listed(inode, prefix + listed.name, listed)
+        inodes.count(seen)
     return len(entries)

@@ -31,6 +31,7 @@ from glancefs.fuse.bridge import Bridge, Deadlines, open_bridge
 from glancefs.fuse.notices import Kernel
 from glancefs.fuse.options import MountOptions
 from glancefs.fuse.passthrough import Passthrough
+from glancefs.fuse.priority import answer_soon
 from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.replies import Replies
 from glancefs.fuse.statistics import Statistics
@@ -87,6 +88,7 @@ class Session:
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
         _keep_buffers()
+        answer_soon()
         try:
             trio.run(self._serve)
         except BaseExceptionGroup as group:

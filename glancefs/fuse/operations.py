@@ -32,9 +32,7 @@ from glancefs.fuse.folders import FolderHandle, looked_up
 from glancefs.fuse.guard import guarded
 from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.listing import tell_some
-from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
-from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.statistics import Statistics
 from glancefs.namesakes import has_their_form
 from glancefs.stores.base import Space
@@ -71,24 +69,14 @@ class Operations(pyfuse3.Operations):
         publisher: Publisher,
         watcher: Watcher,
         appearance: Appearance,
-        passthrough: Passthrough,
-        receiving: Receiving,
+        files: OpenFiles,
         statistics: Statistics,
         numbers: Iterator[int],
         read_only: bool = False,
     ) -> None:
         super().__init__()
         self.statistics = statistics
-        self.files: Final = OpenFiles(
-            tree=tree,
-            bridge=bridge,
-            inodes=inodes,
-            publisher=publisher,
-            passthrough=passthrough,
-            receiving=receiving,
-            statistics=statistics,
-            numbers=numbers,
-        )
+        self.files: Final = files
         self._tree: Final = tree
         self._bridge: Final = bridge
         self._inodes: Final = inodes
@@ -97,6 +85,8 @@ class Operations(pyfuse3.Operations):
         self._appearance: Final = appearance
         self._read_only: Final = read_only
         self._numbers: Final = numbers
+        see = partial(self._see, is_listed=True)
+        self._tell_some: Final = partial(tell_some, inodes=inodes, appearance=appearance, see=see)
         self._folders: Final[dict[int, FolderHandle]] = {}
         self._space: tuple[float, Space | None] | None = None
         self.greeted: Final = trio.Event()
@@ -119,15 +109,22 @@ class Operations(pyfuse3.Operations):
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Find a name in a folder."""
         path = self._path(parent_inode, name)
-        inode = self._remembered(path)
+        inode = await self._found(parent_inode, path)
+        if self.files.retries.is_expected(ctx.pid, path):
+            while inode is not None and not await self.files.hold(inode, ctx.pid):
+                inode = await self._found(parent_inode, path)
         if inode is None:
-            with suppress(PathNotFound):
-                inode = None if self._is_absent(parent_inode, path) else await self._look(path)
-            if inode is None:
-                self._watcher.was_absent(path, until=trio.current_time() + self._appearance.entry_timeout)
-                return self._appearance.nothing()
+            self._watcher.was_absent(path, until=trio.current_time() + self._appearance.entry_timeout)
+            return self._appearance.nothing()
         replacement = self.files.replacements.give(ctx.pid, inode)
         return self._told(replacement or inode)
+
+    async def _found(self, folder: int, path: str) -> Inode | None:
+        inode = self._remembered(path)
+        if inode is None and not self._is_absent(folder, path):
+            with suppress(PathNotFound):
+                inode = await self._look(path)
+        return inode
 
     @guarded
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
@@ -363,17 +360,10 @@ class Operations(pyfuse3.Operations):
                 return
         place = max(start_id, _FIRST - 1) - (_FIRST - 1)
         while entries := await folder.at(place):
-            told = tell_some(
-                token,
-                folder.path,
-                entries,
-                place + _FIRST,
-                inodes=self._inodes,
-                appearance=self._appearance,
-                see=partial(self._see, is_listed=True),
-            )
+            told = self._tell_some(token, entries, place + _FIRST)
             place += told
-            if told < len(entries):
+            # What comes next is fetched while the reader is at what it has.
+            if told < len(entries) or not folder.is_at_hand(place):
                 return
 
     def _dots(self, folder: FolderHandle) -> EntryAttributes:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
@@ -27,6 +27,7 @@ from sqlalchemy import (
     exists,
     func,
     literal,
+    literal_column,
     or_,
     select,
     true,
@@ -47,6 +48,8 @@ STEPS: Final = 64
 FOLDER_COLUMNS: Final = tuple(folders.c)
 
 OUTLINE_COLUMNS: Final = tuple(images.c[name] for name in Outline._fields)
+
+Page: TypeAlias = Select[Any] | CompoundSelect[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ def _own_arm(shelf: Shelf) -> Part:
 
 
 @cache
-def page_statement(shape: Shape, *, goes_on: bool) -> Select[Any]:
+def page_statement(shape: Shape, *, goes_on: bool) -> Page:
     """Give one page of the images right in a folder, in the order of their leaves."""
     return _page(shape, IMAGE_COLUMNS, goes_on=goes_on)
 
@@ -148,21 +151,20 @@ def outlines_statement(shape: Shape, *, goes_on: bool) -> Straight:
     return Straight(_page(shape, OUTLINE_COLUMNS, goes_on=goes_on))
 
 
-def _page(shape: Shape, columns: Sequence[ColumnElement[Any]], *, goes_on: bool) -> Select[Any]:
+def _page(shape: Shape, columns: Sequence[ColumnElement[Any]], *, goes_on: bool) -> Page:
     leaf = shape.leaf()
     marker = bindparam("after_leaf", type_=leaf.type), bindparam("after_place", type_=images.c.place.type)
     behind = shape.ways.behind((leaf, images.c.place), marker) if goes_on else [true()]
     arms = [
-        arm.select(*columns, images.c.place, leaf.label("leaf"))
-        .where(shape.in_folder(), piece)
-        .order_by(leaf, images.c.place)
-        .limit(bindparam("limit"))
-        .subquery()
+        arm.select(*columns, images.c.place, leaf.label("leaf")).where(shape.in_folder(), piece)
         for arm in shape.arms()
         for piece in behind
     ]
-    merged = union_all(*(select(arm) for arm in arms)).subquery()
-    return select(merged).order_by(merged.c.leaf, merged.c.place).limit(bindparam("limit"))
+    if not shape.ways.merges:
+        ordered = [arm.order_by(leaf, images.c.place).limit(bindparam("limit")) for arm in arms]
+        arms = [select(arm.subquery()) for arm in ordered]
+    page = arms[0] if len(arms) == 1 else union_all(*arms)
+    return page.order_by(literal_column("leaf"), literal_column("place")).limit(bindparam("limit"))
 
 
 @cache

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, CursorResult, Insert, Select, Update, select
+from sqlalchemy import CompoundSelect, Connection, CursorResult, Insert, Select, Update, select
 
 from glancefs.registries.database import Ways
 from glancefs.registries.schema import counters
@@ -63,7 +63,7 @@ class Straight:
     Always to be given values of the same names, and none of them a list.
     """
 
-    def __init__(self, statement: Select[Any] | Insert | Update) -> None:
+    def __init__(self, statement: Select[Any] | CompoundSelect[Any] | Insert | Update) -> None:
         self._statement: Final = statement
         self._text: str | None = None
         self._constants: dict[str, Any] = {}

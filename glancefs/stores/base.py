@@ -199,7 +199,10 @@ def allocated_at(stores: Mapping[str, Store], locations: Sequence[str]) -> Seque
         if has_real_files(store):
             prefix = f"{name}:"
             here = [text for text in locations if text.startswith(prefix)]
-            found.update(zip(here, store.allocated_by_key(text[len(prefix) :] for text in here), strict=True))
+            sizes = store.allocated_by_key([text[len(prefix) :] for text in here])
+            if len(here) == len(locations):
+                return sizes
+            found.update(zip(here, sizes, strict=True))
     return [found.get(text) for text in locations]
 
 

@@ -360,7 +360,7 @@ class FileStore:
 
     def allocated_by_key(self, keys: Iterable[str]) -> Sequence[int | None]:
         """Give the same of many; see `glancefs.stores.base.LocalStore.allocated_by_key`."""
-        return [self._places.allocated(key) for key in keys]
+        return self._places.allocated(keys)
 
     def delete(self, location: Location) -> None:
         """Remove the data; data that are not there are fine. Raises StoreUnavailable."""

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import stat
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -78,15 +79,19 @@ class Places:
             raise missing(location)
         return status
 
-    def allocated(self, key: str) -> int | None:
-        """Give the bytes that data take on the disk; None where that can't be told."""
-        if len(key) != _KEY_LENGTH or "/" in key:
-            return None
-        try:
-            # A listing asks this of every image.
-            return os.lstat(f"{self._text}/{key[:2]}/{key}").st_blocks * _BLOCK
-        except OSError:
-            return None
+    def allocated(self, keys: Iterable[str]) -> Sequence[int | None]:
+        """Give the bytes that data take on the disk; None for what can't be told."""
+        # A listing asks this of every image.
+        found: list[int | None] = []
+        root, look = self._text, os.lstat
+        for key in keys:
+            try:
+                is_key = len(key) == _KEY_LENGTH and "/" not in key
+                size = look(f"{root}/{key[:2]}/{key}").st_blocks * _BLOCK if is_key else None
+            except OSError:
+                size = None
+            found.append(size)
+        return found
 
     def make_incoming(self) -> None:
         """Make the folder of uploads, and with it that of the store. Raises OSError."""

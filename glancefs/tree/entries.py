@@ -18,6 +18,7 @@ from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from glancefs.model import MAX_NUMBER, Image, ImageStatus
+from glancefs.paths import join
 from glancefs.registries.folders import Folder, Outline
 from glancefs.staging import StagedUpload
 
@@ -93,6 +94,7 @@ class Outlined(NamedTuple):
 class Listed(NamedTuple):
     """What a listing says of something: enough for the attributes of a file. See `Entry` for what the fields mean."""
 
+    path: str
     name: str
     kind: EntryKind
     key: str
@@ -132,17 +134,30 @@ def image_entry(path: str, image: Image, *, is_changeable: bool) -> Entry:
     )
 
 
-def listed_image(name: str, image: Outline, allocated: int | None) -> Listed:
-    """Give what a listing says of an image."""
-    id, _, status, size, _, owner, is_public, created_at, updated_at, properties, _ = image
-    key = f"image:{id}"
-    said = None if properties == _NO_PROPERTIES else read_mtime(json.loads(properties).get(MTIME))
-    kind, taken = EntryKind.QUEUED, 0
-    if status == _AVAILABLE:
-        kind, taken = EntryKind.IMAGE, size if allocated is None else allocated
-    mtime_ns = created_at * _BILLION if said is None else said
-    ctime_ns = updated_at * _BILLION
-    return Listed(name, kind, key, inode_number(key), size, mtime_ns, ctime_ns, taken, owner, bool(is_public), None)
+def listed_images(
+    folder: str, names: Sequence[str | None], images: Sequence[Outline], allocated: Sequence[int | None]
+) -> Sequence[Listed]:
+    """Give what a listing of a folder says of images that have these names in it (None: is not in it).
+
+    ``allocated`` are the bytes that they take, where somebody can tell.
+    """
+    listed, prefix = [], join(folder, "")
+    # This is done for every image of a folder, so there is no call in it that can be spared.
+    make, number_of = Listed._make, inode_number
+    image_kind, queued_kind = EntryKind.IMAGE, EntryKind.QUEUED
+    for name, image, on_disk in zip(names, images, allocated, strict=True):
+        if name is None:
+            continue
+        id, _, status, size, _, owner, is_public, created_at, updated_at, properties, _ = image
+        kind, taken = queued_kind, 0
+        if status == _AVAILABLE:
+            kind, taken = image_kind, size if on_disk is None else on_disk
+        said = None if properties == _NO_PROPERTIES else read_mtime(json.loads(properties).get(MTIME))
+        mtime_ns = created_at * _BILLION if said is None else said
+        path, key = prefix + name, f"image:{id}"
+        ctime_ns, ino = updated_at * _BILLION, number_of(key)
+        listed.append(make((path, name, kind, key, ino, size, mtime_ns, ctime_ns, taken, owner, bool(is_public), None)))
+    return listed
 
 
 def outlined_mtime(image: Outline) -> int:
@@ -159,6 +174,7 @@ def listed_entries(entries: Sequence[Entry]) -> Sequence[Listed]:
 def _listed(entry: Entry) -> Listed:
     image = entry.image
     return Listed(
+        path=entry.path,
         name=entry.name,
         kind=entry.kind,
         key=entry.key,

@@ -32,7 +32,7 @@ from glancefs.tree.entries import (
     folder_entry,
     image_entry,
     listed_entries,
-    listed_image,
+    listed_images,
     staged_entry,
 )
 from glancefs.tree.overlay import Overlay
@@ -79,6 +79,19 @@ class Looking:
         self._overlay: Final = overlay
         self._context: Final = context
         self._since: Final = since
+
+    def rehearse(self) -> None:
+        """Ask once what listings ask: to put it into the database's words takes longer than the answers do.
+
+        A server has done that for others before.
+        """
+        if not isinstance(self._images, ImagesOnDisk):
+            return
+        self._folders.folders_in(self._context, "", limit=1)
+        if isinstance(self._folders, OutlinedFolders):
+            page = self._folders.outlines_in(self._context, "", limit=1)
+            if page.marker is not None:
+                self._folders.outlines_in(self._context, "", after=page.marker, limit=1)
 
     def lookup(self, path: str) -> Entry:
         """Give what is at a path. Raises PathNotFound, InvalidPath."""
@@ -140,21 +153,23 @@ class Looking:
 
     def list_briefly(self, path: str, *, page_size: int) -> Iterator[Sequence[Listed]]:
         """Give the same, as much of it as the attributes of files take."""
+        taken = _Taken()
+        for entries in self._list_others(path, taken, page_size):
+            yield listed_entries(entries)
         on_disk = self._images if isinstance(self._images, ImagesOnDisk) else None
-        for entries, images in self.list_outlined(path, page_size=page_size):
-            places = [image.location or "" for _, image in images]
+        for leaves, images in self._outlines(path, taken, page_size):
+            places = [image.location or "" for image in images]
             sizes: Sequence[int | None] = [None] * len(images) if on_disk is None else on_disk.allocated_at(places)
-            listed = [listed_image(leaf, image, size) for (leaf, image), size in zip(images, sizes, strict=True)]
-            yield [*listed_entries(entries), *listed] if entries else listed
+            yield listed_images(path, leaves, images, sizes)
 
     def list_outlined(self, path: str, *, page_size: int) -> Iterator[Outlined]:
         """Give the same, images in outline."""
         taken = _Taken()
         for entries in self._list_others(path, taken, page_size):
             yield Outlined(entries=entries)
-        for images, ends in self._outline_pages(path, page_size):
-            leaves = zip(self._leaves(images, taken, ends), images, strict=True)
-            yield Outlined(images=[(leaf, image) for leaf, image in leaves if leaf is not None])
+        for leaves, images in self._outlines(path, taken, page_size):
+            together = zip(leaves, images, strict=True)
+            yield Outlined(images=[(leaf, image) for leaf, image in together if leaf is not None])
 
     def folder_entry(self, folder: Folder) -> Entry:
         """Give the entry of a folder."""
@@ -254,6 +269,12 @@ class Looking:
             if page.marker is None:
                 return
             marker = page.marker
+
+    def _outlines(
+        self, path: str, taken: _Taken, page_size: int
+    ) -> Iterator[tuple[Sequence[str | None], Sequence[Outline]]]:
+        for images, ends in self._outline_pages(path, page_size):
+            yield self._leaves(images, taken, ends), images
 
     def _leaves(self, images: Sequence[_Named], taken: _Taken, ends: _Ends) -> Sequence[str | None]:
         """Give the file name of each image of a page, None where a staged file hides it.

@@ -156,6 +156,10 @@ class ImageTree:
 
     # ---- looking
 
+    def rehearse(self) -> None:
+        """Prepare what the first listing would else have to wait for. Raises RegistryUnavailable."""
+        self._looking.rehearse()
+
     def lookup(self, path: str) -> Entry:
         """Give what is at a path. Raises PathNotFound, also for a path through a file."""
         return self._special.lookup(path) if is_reserved(path) else self._looking.lookup(path)

@@ -150,6 +150,7 @@ def brief(tree: ImageTree, entry: Entry) -> Listed:
     """Give what a listing says of something."""
     image = entry.image
     return Listed(
+        path=entry.path,
         name=entry.name,
         kind=entry.kind,
         key=entry.key,

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop is answered for by its thread alone: it is preferred, and what it starts is not."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from glancefs.fuse.priority import answer_soon
+
+
+def in_a_thread(work: Callable[[], None]) -> None:
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+
+
+def niceness() -> int:
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+@pytest.mark.needs("root")
+def test_a_thread_that_answers_soon_is_preferred_to_what_it_starts() -> None:
+    usual = niceness()
+    found: list[int] = []
+
+    def work() -> None:
+        answer_soon()
+        found.append(niceness())
+        in_a_thread(lambda: found.append(niceness()))
+        said = subprocess.run([sys.executable, "-c", "import os; print(os.nice(0))"], check=True, capture_output=True)
+        found.append(int(said.stdout))
+
+    in_a_thread(work)
+    assert found == [usual - 10, usual, usual]
+    assert niceness() == usual
+
+
+@pytest.mark.needs("root")
+def test_what_the_operator_has_said_of_the_process_holds_on() -> None:
+    found: list[tuple[int, int]] = []
+
+    def be_nice() -> None:
+        os.setpriority(os.PRIO_PROCESS, 0, 15)
+        answer_soon()
+        found.append((os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK, niceness()))
+
+    def be_first() -> None:
+        os.setpriority(os.PRIO_PROCESS, 0, -3)
+        answer_soon()
+        in_a_thread(lambda: found.append((os.sched_getscheduler(0), niceness())))
+
+    def be_last() -> None:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        answer_soon()
+        found.append((os.sched_getscheduler(0), niceness()))
+
+    usual = niceness()
+    in_a_thread(be_nice)
+    in_a_thread(be_first)
+    in_a_thread(be_last)
+    assert found == [(os.SCHED_OTHER, 5), (os.SCHED_OTHER, -3), (os.SCHED_IDLE, usual)]
+
+
+def test_who_may_not_be_preferred_gets_shorter_turns_alone() -> None:
+    script = (
+        "import os\n"
+        "from glancefs.fuse.priority import answer_soon\n"
+        "os.getuid() or os.setresuid(65534, 65534, 65534)\n"
+        "usual = os.nice(0)\n"
+        "answer_soon()\n"
+        "print(os.nice(0) - usual, bool(os.sched_getscheduler(0) & os.SCHED_RESET_ON_FORK))\n"
+    )
+    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert said.stdout == "0 True\n"
