@@ -22,7 +22,7 @@ from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.notices import Kernel, Notices
 from glancefs.fuse.statistics import Statistics
 from glancefs.model import Image, ImageStatus
-from glancefs.tree import EntryKind, ImageTree, TreeChange
+from glancefs.tree import Entry, EntryKind, ImageTree, TreeChange
 from glancefs.tree.entries import mtime_of
 
 _log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ _LONGEST: Final = 1.0
 """How long a look at the feed waits for a word of the registry, in seconds."""
 
 _GATHERING: Final = 0.02
+_LOOKS: Final = 5
+"""How often a folder is looked at that changes here meanwhile."""
 _FOLDER: Final = "folder:"
 _FRESH: Final = 2.0
 """Seconds since the last look at the feed, within which memory is as good as a look at the registry."""
@@ -141,10 +143,22 @@ class Watcher:
 
     async def _apply_folder(self, path: str, notices: Notices) -> None:
         """Look whether a folder is there; the kernel hears nothing of one that stays: somebody may work in it."""
-        try:
-            entry = await self._bridge.look(self._tree.lookup, path)
-        except PathNotFound:
-            entry = None
+        for _ in range(_LOOKS):
+            entry: Entry | None = None
+            self._inodes.watch(path)
+            try:
+                entry = await self._bridge.look(self._tree.lookup, path)
+            except PathNotFound:
+                pass
+            finally:
+                has_stirred = self._inodes.has_stirred(path)
+            if not has_stirred:
+                break
+        else:
+            # Somebody here makes and removes it all the time: whoever asks for it next looks for themselves.
+            self._inodes.leave(path)
+            notices.name(self._inodes, path)
+            return
         inode = self._inodes.at(path)
         if entry is not None and inode is not None and self._inodes.of_key(entry.key) is inode:
             if inode.mtime_ns != entry.mtime_ns:

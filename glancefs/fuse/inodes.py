@@ -15,8 +15,9 @@ Threading: belongs to the loop's thread.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from glancefs.fuse.statistics import Statistics
@@ -79,6 +80,7 @@ class Inodes:
         self._recent: Final[OrderedDict[int, Entry]] = OrderedDict()
         # The kernel forgets what it likes, and all of it whenever a name is taken back.
         self._numbers: Final[OrderedDict[str, int]] = OrderedDict()
+        self._looked_at: Final[dict[str, bool]] = {}
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -93,7 +95,11 @@ class Inodes:
 
     def of_key(self, key: str) -> Inode | None:
         """Give the inode of what has this `Entry.key`."""
-        return self._bound.get(key) or self.get(inode_number(key))
+        if (bound := self._bound.get(key)) is not None:
+            return bound
+        known = self._by_number.get(inode_number(key))
+        # A folder that was moved keeps its number, which is not that of what is made where it was.
+        return self._inode(known) if known is not None and known.key == key else None
 
     def _inode(self, known: Inode | Listed | None) -> Inode | None:
         return self._make_of(known) if isinstance(known, Listed) else known
@@ -114,8 +120,7 @@ class Inodes:
         """Give the inode for an entry, made or brought up to date; the kernel is not yet told of it."""
         inode = self.of_key(entry.key)
         if inode is None:
-            number = self._numbers.get(entry.key, inode_number(entry.key))
-            inode = self._new(number, entry.key, entry.path, entry.kind)
+            inode = self._new(inode_number(entry.key), entry.key, entry.path, entry.kind)
         elif inode.path != entry.path or inode.is_gone:
             self.move(inode, entry.path)
         self.refresh(inode, entry, allocated=allocated)
@@ -128,7 +133,7 @@ class Inodes:
         inode = self._bound.get(listed.key)
         return self._numbers.get(listed.key, listed.ino) if inode is None else inode.ino
 
-    def see_listed(self, images: Iterable[Listed]) -> None:
+    def see_listed(self, images: Sequence[Listed]) -> None:
         """Note that the kernel was told of images, as they were listed."""
         by_number, by_path, bound, numbers = self._by_number, self._by_path, self._bound, self._numbers
         for listed in images:
@@ -136,6 +141,9 @@ class Inodes:
                 self._see_again(listed)
             else:
                 by_number[listed.ino] = by_path[listed.path] = listed
+        if self._looked_at:
+            for listed in images:
+                self._stir(listed.path)
         self._statistics.inodes = len(by_number)
 
     def _see_again(self, listed: Listed) -> None:
@@ -146,18 +154,23 @@ class Inodes:
             return
         inode = self._inode(known)
         if inode is None:
-            inode = self._new(self._numbers[listed.key], listed.key, listed.path, listed.kind)
+            inode = self._new(listed.ino, listed.key, listed.path, listed.kind)
             inode.mode = FILE_MODE
         elif inode.path != listed.path or inode.is_gone:
             self.move(inode, listed.path)
         _take_over(inode, listed)
         inode.lookups += 1
 
-    def _new(self, number: int, key: str, path: str, kind: EntryKind) -> Inode:
+    def _new(self, own_number: int, key: str, path: str, kind: EntryKind) -> Inode:
+        number = self._numbers.get(key, own_number)
+        for turn in count(1):
+            if number not in self._by_number:
+                break
+            number = inode_number(f"{key}\0{turn}")
         inode = self._by_number[number] = Inode(ino=number, key=key, path=path, kind=kind)
-        self._by_path[path] = inode
+        self._put(path, inode)
         self._statistics.inodes = len(self._by_number)
-        if key in self._numbers:
+        if number != own_number:
             self.bind(key, inode)
         return inode
 
@@ -213,11 +226,10 @@ class Inodes:
 
     def move(self, inode: Inode, path: str) -> None:
         """Say that an inode is at this path from here on, and whatever was there is not."""
-        if self._by_path.get(inode.path) is inode:
-            del self._by_path[inode.path]
+        self._take(inode)
         inode.path = path
         inode.is_gone = False
-        self._by_path[path] = inode
+        self._put(path, inode)
         self.distrust(inode)
 
     def move_below(self, old: str, new: str) -> None:
@@ -228,11 +240,21 @@ class Inodes:
             self.move(inode, new + inode.path[len(old) :])
             inode.is_whole = False
             if inode.kind is EntryKind.FOLDER:
-                self.bind(f"folder:{inode.path}", inode)
+                self._name_anew(inode, f"folder:{inode.path}")
+
+    def _name_anew(self, inode: Inode, key: str) -> None:
+        """Let an inode stand for this key alone."""
+        for other in inode.other_keys:
+            if self._bound.get(other) is inode:
+                del self._bound[other]
+        inode.other_keys.clear()
+        inode.key = key
+        self.bind(key, inode)
 
     def leave(self, path: str) -> None:
         """Say that nothing is known to be at a path, without saying that what was there is gone."""
         self.doubt(path)
+        self._stir(path)
         self._by_path.pop(path, None)
 
     def doubt(self, path: str) -> None:
@@ -245,10 +267,32 @@ class Inodes:
         """Say that an inode is gone: nothing is at its path, and who has it open goes on."""
         if inode.ino == ROOT:
             return
-        if self._by_path.get(inode.path) is inode:
-            del self._by_path[inode.path]
+        self._take(inode)
         inode.is_gone = True
         self.distrust(inode)
+
+    def _put(self, path: str, inode: Inode) -> None:
+        self._stir(path)
+        self._by_path[path] = inode
+
+    def _take(self, inode: Inode) -> None:
+        if self._by_path.get(inode.path) is inode:
+            self._stir(inode.path)
+            del self._by_path[inode.path]
+
+    # ---- what changes while somebody looks
+
+    def watch(self, path: str) -> None:
+        """Notice from here on, until `has_stirred` is asked, when something else comes to be at a path, or goes."""
+        self._looked_at[path] = False
+
+    def has_stirred(self, path: str) -> bool:
+        """Tell whether that was so; what was looked up meanwhile may be older than what is known here."""
+        return self._looked_at.pop(path, False)
+
+    def _stir(self, path: str) -> None:
+        if path in self._looked_at:
+            self._looked_at[path] = True
 
     # ---- what the kernel holds
 

@@ -32,9 +32,7 @@ from glancefs.fuse.folders import FolderHandle, looked_up
 from glancefs.fuse.guard import guarded
 from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.listing import tell_some
-from glancefs.fuse.passthrough import Passthrough
 from glancefs.fuse.publishing import Publisher
-from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.statistics import Statistics
 from glancefs.stores.base import Space
 from glancefs.tree import Entry, EntryKind, ImageTree
@@ -68,24 +66,14 @@ class Operations(pyfuse3.Operations):
         publisher: Publisher,
         watcher: Watcher,
         appearance: Appearance,
-        passthrough: Passthrough,
-        receiving: Receiving,
+        files: OpenFiles,
         statistics: Statistics,
         numbers: Iterator[int],
         read_only: bool = False,
     ) -> None:
         super().__init__()
         self.statistics = statistics
-        self.files: Final = OpenFiles(
-            tree=tree,
-            bridge=bridge,
-            inodes=inodes,
-            publisher=publisher,
-            passthrough=passthrough,
-            receiving=receiving,
-            statistics=statistics,
-            numbers=numbers,
-        )
+        self.files: Final = files
         self._tree: Final = tree
         self._bridge: Final = bridge
         self._inodes: Final = inodes

@@ -34,6 +34,7 @@ from pyfuse3 import EntryAttributes, FUSEError, RequestContext, SetattrFields
 from glancefs.fuse.attributes import Appearance, OwnAppearance
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.changes import Watcher
+from glancefs.fuse.files import OpenFiles
 from glancefs.fuse.guard import guarded
 from glancefs.fuse.inodes import Inodes
 from glancefs.fuse.notices import Kernel
@@ -108,15 +109,24 @@ async def open_view(tree: ImageTree, shared: Shared, *, statistics: Statistics, 
         settle_after=shared.options.settle,
     )
     watcher = Watcher(tree=tree, bridge=bridge, inodes=inodes, kernel=kernel, statistics=statistics)
-    operations = Operations(
+    files = OpenFiles(
         tree=tree,
         bridge=bridge,
         inodes=inodes,
         publisher=publisher,
-        watcher=watcher,
-        appearance=shared.appearance,
         passthrough=shared.passthrough,
         receiving=shared.receiving,
+        statistics=statistics,
+        numbers=numbers,
+    )
+    operations = Operations(
+        tree=tree,
+        bridge=bridge,
+        inodes=inodes,
+        files=files,
+        publisher=publisher,
+        watcher=watcher,
+        appearance=shared.appearance,
         statistics=statistics,
         numbers=numbers,
         read_only=shared.options.read_only,

@@ -2,6 +2,8 @@
 """Inodes: lookup counts are exact, paths follow renames, and memory does not grow with what was forgotten."""
 
 import tracemalloc
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -103,6 +105,47 @@ def test_what_is_below_a_renamed_folder_moves_with_it() -> None:
     assert (top.path, inside.path, beside.path) == ("x/y", "x/y/b/c", "ab")
     assert inodes.see(folder("x/y"), allocated=0) is top
     assert inodes.at("a") is None
+
+
+def test_what_is_made_where_a_folder_was_is_another_one() -> None:
+    inodes = Inodes(statistics=Statistics())
+    moved = inodes.see(folder("a"), allocated=0)
+    inodes.count(moved)
+    for target in ("b", "c"):
+        origin = moved.path
+        inodes.move_below(origin, target)
+        made = inodes.see(folder(origin), allocated=0)
+        inodes.count(made)
+        assert made is not moved
+        assert made.ino != moved.ino
+        assert (inodes.at(origin), inodes.at(target)) == (made, moved)
+        assert inodes.see(folder(origin), allocated=0) is made
+        assert inodes.see(folder(target), allocated=0) is moved
+    for inode in (made, moved):
+        inodes.forget(inode.ino, 2)
+        assert inodes.of_key(inode.key) is None
+
+
+def test_what_comes_or_goes_while_somebody_looks_is_noticed() -> None:
+    inodes = Inodes(statistics=Statistics())
+    inodes.watch("a")
+    made = inodes.see(folder("a"), allocated=0)
+    assert inodes.has_stirred("a")
+    steps: list[Callable[[], object]] = [
+        partial(inodes.move_below, "a", "b"),
+        partial(inodes.move_below, "b", "a"),
+        partial(inodes.leave, "a"),
+        partial(inodes.move, made, "a"),
+        partial(inodes.lose, made),
+    ]
+    for work in steps:
+        inodes.watch("a")
+        inodes.see(folder("beside"), allocated=0)
+        assert not inodes.has_stirred("a")
+        inodes.watch("a")
+        work()
+        assert inodes.has_stirred("a")
+    assert not inodes.has_stirred("a")
 
 
 def test_what_was_at_the_target_of_a_rename_gives_way() -> None:

@@ -145,6 +145,21 @@ def test_a_file_that_is_moved_while_its_making_is_told_keeps_its_number(place: P
         assert (number, moved.stat().st_ino) == (number, ino)
 
 
+def test_a_folder_that_is_made_where_another_was_is_empty_and_another_one(place: Path) -> None:
+    (place / "a" / "inside").mkdir(parents=True)
+    (place / "a" / "file").write_bytes(b"data")
+    for old, new in (("a", "b"), ("b", "c")):
+        (place / old).rename(place / new)
+        (place / old).mkdir()
+        assert not (place / old / "inside").exists()
+        assert list((place / old).iterdir()) == []
+        assert (place / old).stat().st_ino != (place / new).stat().st_ino
+        (place / old / "new").write_bytes(b"beside")
+        assert {path.name for path in (place / new).iterdir()} == {"inside", "file"}
+        assert (place / new / "file").read_bytes() == b"data"
+        assert (place / old / "new").read_bytes() == b"beside"
+
+
 @pytest.mark.parametrize("name", ["a", ".a"])
 def test_rename_moves_a_file_and_keeps_its_number(place: Path, name: str) -> None:
     (place / name).write_bytes(b"data")
