@@ -143,7 +143,7 @@ class Operations(pyfuse3.Operations):
         self._check_writable()
         path = self._path(parent_inode, name)
         entry = await self._bridge.change(self._tree.make_folder, path)
-        self._changed_names(path)
+        self._watcher.is_there(path)
         inode = self._see(entry)
         inode.is_whole = self._appearance.shares_names
         return self._told(inode)
@@ -202,7 +202,7 @@ class Operations(pyfuse3.Operations):
                 await self._publisher.let_go(inode.file)
 
     def _renamed(self, moved: Inode | None, old: str, new: str, entry: Entry) -> None:
-        self._changed_names(new)
+        self._watcher.is_there(new)
         replaced = self._inodes.at(new)
         if moved is None:
             self._inodes.doubt(new)
@@ -397,7 +397,7 @@ class Operations(pyfuse3.Operations):
         self._check_writable()
         path = self._path(parent_inode, name)
         opened, inode = await self.files.create(path, flags, ctx.pid, has_folder=self._has_folder(path))
-        self._changed_names(path)
+        self._watcher.is_there(path)
         shown = self._told(inode)
         if self._appearance.shares_names:
             shown.attr_timeout = max(shown.attr_timeout, _MADE_FOR)
@@ -483,9 +483,6 @@ class Operations(pyfuse3.Operations):
         """Say whether the folder of a path is known to be there, while others' changes are being followed."""
         folder = self._remembered(paths.split(path)[0])
         return folder is not None and folder.kind is EntryKind.FOLDER
-
-    def _changed_names(self, path: str) -> None:
-        self._watcher.is_there(path)
 
     def _check_writable(self) -> None:
         if self._read_only:
