@@ -39,6 +39,11 @@ def namesake_paths(path: str, image_id: str) -> Iterator[str]:
     yield from (join(folder, other) for other in chain(_with_id(name, image_id), _with_digest(name, image_id)))
 
 
+def has_their_form(path: str) -> bool:
+    """Say whether a path may be another name of an image that is at a path of its own as well."""
+    return "~" in split(path)[1]
+
+
 def said_id(component: str) -> str | None:
     """Give the identifier that a name ends with, if it may be one of an image's other names."""
     _, tilde, image_id = component.rpartition("~")

@@ -20,8 +20,10 @@ from glancefs.errors import GlancefsError, PathNotFound
 from glancefs.fuse.bridge import Bridge
 from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.notices import Kernel, Notices
+from glancefs.fuse.staged import StagedFile
 from glancefs.fuse.statistics import Statistics
 from glancefs.model import Image, ImageStatus
+from glancefs.namesakes import has_their_form
 from glancefs.tree import Entry, EntryKind, ImageTree, TreeChange
 from glancefs.tree.entries import mtime_of
 
@@ -108,6 +110,7 @@ class Watcher:
                 if change.key.startswith(_FOLDER):
                     await self._apply_folder(change.paths[0], notices)
                 else:
+                    await self._until_made(change)
                     self._apply(change, notices)
             if len(notices):
                 self._statistics.invalidated += len(notices)
@@ -121,8 +124,32 @@ class Watcher:
         now = trio.current_time()
         self._absent = {path: until for path, until in self._absent.items() if until > now}
 
+    async def _until_made(self, change: TreeChange) -> None:
+        """Wait, not for long, while the file at an image's path is becoming an image: it may be this very one.
+
+        Else the kernel would be told that the path leads to something else, and forget all that it knows.
+        """
+        file = self._staged_at(change)
+        if file is not None and file.upload.image is None and file.turn.locked():
+            with trio.move_on_after(_LONGEST):
+                async with file.turn:
+                    pass
+
+    def _staged_at(self, change: TreeChange) -> StagedFile | None:
+        """Give the file of this mount that is where an image is that nobody here knows yet."""
+        if change.image is None or self._inodes.of_key(change.key) is not None:
+            return None
+        known = self._inodes.at(change.paths[0])
+        return known.file if known is not None and known.kind is EntryKind.STAGED else None
+
+    def _made_here(self, change: TreeChange) -> Inode | None:
+        """Give the inode of a file that has become this image, where that has not been taken down yet."""
+        file = self._staged_at(change)
+        made = file.upload.image if file is not None else None
+        return file.inode if file and made and change.image and made.id == change.image.id else None
+
     def _apply(self, change: TreeChange, notices: Notices) -> None:
-        inode = self._inodes.of_key(change.key)
+        inode = self._inodes.of_key(change.key) or self._made_here(change)
         if change.image is None:
             if inode is not None and not inode.is_gone:
                 notices.name(self._inodes, inode.path)
@@ -179,7 +206,9 @@ class Watcher:
             self._inodes.leave(path)
             notices.name(self._inodes, path)
         elif known is None:
-            self._inodes.doubt(path)
+            # Each image that is made has such a name, too; they are always looked for.
+            if not has_their_form(path):
+                self._inodes.doubt(path)
             if self._absent.pop(path, None) is not None:
                 notices.name(self._inodes, path)
 

@@ -43,6 +43,8 @@ _log = logging.getLogger(__name__)
 _UMASK: Final = 0o022
 _MOST_REQUESTS: Final = 99
 """How many requests are answered at once; a request that waits for a store holds one of these places."""
+_READY_TASKS: Final = 16
+"""How many tasks wait for requests at the most; a task that ends after a request is made anew for the next one."""
 _COLLECT_AFTER: Final = 20_000
 """How many objects are made before cycles are looked for: some pages of a folder."""
 _KEPT_MEMORY: Final = 24 << 20
@@ -140,7 +142,7 @@ class Session:
         async with trio.open_nursery() as nursery:
 
             async def main() -> None:
-                await pyfuse3.main(1, _MOST_REQUESTS)
+                await pyfuse3.main(_READY_TASKS, _MOST_REQUESTS)
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(main)

@@ -34,6 +34,7 @@ from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.listing import tell_some
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.statistics import Statistics
+from glancefs.namesakes import has_their_form
 from glancefs.stores.base import Space
 from glancefs.tree import Entry, EntryKind, ImageTree
 
@@ -46,6 +47,8 @@ PID_ATTRIBUTE: Final = b"user.glance.mount.pid"
 _OWN: Final = ".glance"
 _SPACE_FOR: Final = 1.0
 """Seconds for which the room in the store is taken for what it was."""
+_MADE_FOR: Final = 0.1
+"""Seconds for which the kernel takes a new file for what it was made as: it looks once more before the open is over."""
 _FIRST: Final = 3
 """The place that follows those of ``.`` and ``..`` in a folder."""
 
@@ -140,7 +143,7 @@ class Operations(pyfuse3.Operations):
         self._check_writable()
         path = self._path(parent_inode, name)
         entry = await self._bridge.change(self._tree.make_folder, path)
-        self._changed_names(path)
+        self._watcher.is_there(path)
         inode = self._see(entry)
         inode.is_whole = self._appearance.shares_names
         return self._told(inode)
@@ -199,7 +202,7 @@ class Operations(pyfuse3.Operations):
                 await self._publisher.let_go(inode.file)
 
     def _renamed(self, moved: Inode | None, old: str, new: str, entry: Entry) -> None:
-        self._changed_names(new)
+        self._watcher.is_there(new)
         replaced = self._inodes.at(new)
         if moved is None:
             self._inodes.doubt(new)
@@ -394,8 +397,11 @@ class Operations(pyfuse3.Operations):
         self._check_writable()
         path = self._path(parent_inode, name)
         opened, inode = await self.files.create(path, flags, ctx.pid, has_folder=self._has_folder(path))
-        self._changed_names(path)
-        return opened, self._told(inode)
+        self._watcher.is_there(path)
+        shown = self._told(inode)
+        if self._appearance.shares_names:
+            shown.attr_timeout = max(shown.attr_timeout, _MADE_FOR)
+        return opened, shown
 
     @guarded
     async def read(self, fh: int, off: int, size: int) -> memoryview | bytes:  # type: ignore[override] # any buffer will do
@@ -454,7 +460,9 @@ class Operations(pyfuse3.Operations):
     def _is_absent(self, folder: int, path: str) -> bool:
         """Say whether nothing can be at a path, while others' changes are being followed: it has no inode."""
         known = self._inodes.get(folder)
-        return known is not None and known.is_whole and self._watcher.is_fresh and self._inodes.at(path) is None
+        if known is None or not known.is_whole or has_their_form(path):
+            return False
+        return self._watcher.is_fresh and self._inodes.at(path) is None
 
     async def _look(self, path: str) -> Inode:
         entry, size = await self._bridge.look(looked_up, self._tree, path, self._appearance.prepare)
@@ -475,9 +483,6 @@ class Operations(pyfuse3.Operations):
         """Say whether the folder of a path is known to be there, while others' changes are being followed."""
         folder = self._remembered(paths.split(path)[0])
         return folder is not None and folder.kind is EntryKind.FOLDER
-
-    def _changed_names(self, path: str) -> None:
-        self._watcher.is_there(path)
 
     def _check_writable(self) -> None:
         if self._read_only:

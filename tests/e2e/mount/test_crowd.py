@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from glancefs.model import ImageStatus
-from tests.support.mounting import Mount, Mounts, eventually, fill_store
+from glancefs.model import ImageChanges, ImageStatus, ImageType, NewImage
+from tests.support.mounting import LOCAL, Mount, Mounts, eventually, fill_store
 
 MIB = 1 << 20
 
@@ -73,6 +73,49 @@ def test_forty_writers_of_one_path_make_one_whole_image(mounted: Mount) -> None:
     assert len(content) == 100_000
     assert len(set(content)) == 1
     assert (mounted / "one").read_bytes() == content
+
+
+def test_the_kernel_forgets_nothing_while_many_files_are_made(mounted: Mount) -> None:
+    folder = mounted / "folder"
+    folder.mkdir()
+    before = mounted.statistics()
+
+    def make(number: int) -> None:
+        for turn in range(10):
+            (folder / f"{number}-{turn}").write_bytes(b"data")
+
+    all_at_once([partial(make, number) for number in range(16)])
+    # The feed has told of all of them by the time it tells of what comes after them.
+    with mounted.core() as core:
+        image = mounted.image("folder/0-0")
+        core.images.update(LOCAL, image.id, ImageChanges(is_public=True))
+    eventually(lambda: mounted.statistics()["invalidated"] > before["invalidated"])
+    after = mounted.statistics()
+    assert after["invalidated"] - before["invalidated"] == 1
+    assert after["by_request"].get("forget", 0) == before["by_request"].get("forget", 0)
+    assert len(list(folder.iterdir())) == 160
+
+
+def test_names_in_a_folder_that_was_just_made_are_free_without_a_look_but_those_of_namesakes(mounted: Mount) -> None:
+    folder = mounted / "folder"
+    folder.mkdir()
+    (folder / "one").write_bytes(b"data")
+    image = mounted.image("folder/one")
+    before = mounted.statistics()["invalidated"]
+    with mounted.core() as core:
+        core.images.update(LOCAL, image.id, ImageChanges(is_public=True))
+    eventually(lambda: mounted.statistics()["invalidated"] > before)
+    hops = mounted.statistics()["hops"]
+    assert not any((folder / f"free{number}").exists() for number in range(200))
+    # Meanwhile the mount looks for changes some times a second.
+    assert mounted.statistics()["hops"] - hops < 100
+    with mounted.core() as core:
+        other = core.images.create(LOCAL, NewImage(name="folder/one", type=ImageType.RAW, size=5))
+    eventually((folder / f"one~{other.id}").exists)
+    assert (folder / "one").read_bytes() == b"data"
+    with mounted.core() as core:
+        core.images.create(LOCAL, NewImage(name="folder/other", type=ImageType.RAW, size=5))
+    eventually((folder / "other").exists)
 
 
 def test_a_folder_of_many_images_lists_in_few_looks_at_the_registry(mounts: Mounts, tmp_path: Path) -> None:
