@@ -106,8 +106,8 @@ _WHY: Final[dict[str, str]] = {
         ("remote-write-rclone", "remote-write-davfs"),
         _SHARED
         + "a file is written to this machine's disk and hashed there, so that it can be sent again and that its close "
-        "tells of errors, is sent while it is written, and hashed and synced by the server: over three seconds of a core for "
-        "each GiB, of which more than one is SHA-256 twice. rclone can't send again; davfs2 hashes nothing.",
+        "tells of errors, is sent while it is written, and hashed and synced by the server: over three seconds of a "
+        "core for each GiB, of which more than one is SHA-256 twice. rclone can't send again; davfs2 hashes nothing.",
     ),
     **dict.fromkeys(
         ("remote-ls-rclone", "remote-ls-davfs"),
