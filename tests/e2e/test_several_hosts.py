@@ -11,6 +11,7 @@ Threading: users are processes; the main thread starts everything.
 from __future__ import annotations
 
 import json
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -136,7 +137,7 @@ def site(swift: Swift, mounts: Mounts, processes: Processes, registry: Registry,
             "GLANCEFS_STORES_SWIFT_AUTH_VERSION": "1",
             "GLANCEFS_STORES_SWIFT_USER": USER,
             "GLANCEFS_STORES_SWIFT_KEY": KEY,
-            "GLANCEFS_STORES_SWIFT_CONTAINER": f"hosts-{network.here}",
+            "GLANCEFS_STORES_SWIFT_CONTAINER": f"hosts-{secrets.token_hex(4)}",
             "GLANCEFS_STORES_SWIFT_TIMEOUT": "4",
         }
         mount = mounts.mount(data=tmp_path / MOUNT, env=env, command=network.command(MOUNT))

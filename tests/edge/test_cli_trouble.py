@@ -24,7 +24,7 @@ MIB = 1 << 20
 
 
 def incoming(home: Path) -> list[Path]:
-    return list((home / "data/images/incoming").iterdir())
+    return list((home / "data/images").glob("incoming/*"))
 
 
 @pytest.mark.parametrize("words", [[], ["db"], ["user"], ["config"]])
