@@ -23,6 +23,7 @@ from glancefs.fuse.finality import Opener, opener_of
 from glancefs.fuse.handles import AnyHandle, ImageHandle, QueuedHandle, StagedHandle, TextHandle
 from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.passthrough import Passthrough, Way
+from glancefs.fuse.priority import Pace
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.replacing import Replacements
@@ -48,6 +49,7 @@ class OpenFiles:
         publisher: Publisher,
         passthrough: Passthrough,
         receiving: Receiving,
+        pace: Pace,
         statistics: Statistics,
         numbers: Iterator[int],
     ) -> None:
@@ -58,6 +60,7 @@ class OpenFiles:
         self._publisher: Final = publisher
         self._passthrough: Final = passthrough
         self._receiving: Final = receiving
+        self._pace: Final = pace
         self._statistics: Final = statistics
         self._pages: Final = PageWindow(bridge=bridge, statistics=statistics)
         self._numbers: Final = numbers
@@ -241,6 +244,7 @@ class OpenFiles:
         is_staged = isinstance(handle, StagedHandle)
         if isinstance(handle, StagedHandle) and handle.writer is not None:
             self._receiving.enter(number, partial(self._take, handle))
+            self._pace.begin_write()
         if not is_direct:
             is_image = isinstance(handle, ImageHandle)
             descriptor = handle.whole if isinstance(handle, ImageHandle) else None
@@ -335,6 +339,7 @@ class OpenFiles:
     async def _release_staged(self, handle: StagedHandle) -> None:
         file = handle.file
         if handle.writer is not None:
+            self._pace.end_write()
             await self._publisher.released(handle.writer)
         file.handles -= 1
         await self._publisher.let_go(file)

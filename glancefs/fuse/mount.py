@@ -31,7 +31,7 @@ from glancefs.fuse.bridge import Bridge, Deadlines, open_bridge
 from glancefs.fuse.notices import Kernel
 from glancefs.fuse.options import MountOptions
 from glancefs.fuse.passthrough import Passthrough
-from glancefs.fuse.priority import answer_soon
+from glancefs.fuse.priority import Pace
 from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.replies import Replies
 from glancefs.fuse.statistics import Statistics
@@ -77,6 +77,7 @@ class Session:
         self._statistics: Final = statistics
         self._ready: Final = ready
         self._deadlines: Final = deadlines
+        self._pace: Final = Pace()
 
     def serve(self) -> None:
         """Mount, answer the kernel until the mount is taken away or a signal comes, and finish.
@@ -88,7 +89,7 @@ class Session:
         gc.freeze()
         gc.set_threshold(_COLLECT_AFTER)
         _keep_buffers()
-        answer_soon()
+        self._pace.begin()
         try:
             trio.run(self._serve)
         except BaseExceptionGroup as group:
@@ -116,6 +117,7 @@ class Session:
             kernel=kernel,
             passthrough=passthrough,
             receiving=receiving,
+            pace=self._pace,
             options=self._options,
             appearance=self._appearance(),
         )

@@ -41,6 +41,7 @@ from glancefs.fuse.notices import Kernel
 from glancefs.fuse.operations import Operations
 from glancefs.fuse.options import MountOptions
 from glancefs.fuse.passthrough import Passthrough
+from glancefs.fuse.priority import Pace
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.statistics import Statistics
@@ -90,6 +91,7 @@ class Shared:
     kernel: Kernel
     passthrough: Passthrough
     receiving: Receiving
+    pace: Pace
     options: MountOptions
     appearance: Appearance
 
@@ -116,6 +118,7 @@ async def open_view(tree: ImageTree, shared: Shared, *, statistics: Statistics, 
         publisher=publisher,
         passthrough=shared.passthrough,
         receiving=shared.receiving,
+        pace=shared.pace,
         statistics=statistics,
         numbers=numbers,
     )

@@ -18,6 +18,7 @@ from glancefs.fuse.notices import Kernel
 from glancefs.fuse.operations import Operations
 from glancefs.fuse.options import MountOptions
 from glancefs.fuse.passthrough import Passthrough
+from glancefs.fuse.priority import Pace
 from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.replies import Replies
 from glancefs.fuse.statistics import Statistics
@@ -38,6 +39,7 @@ async def requests(core: Core) -> AsyncIterator[Operations]:
             kernel=Kernel(),
             passthrough=Passthrough(replies=Replies(), is_wanted=False),
             receiving=Receiving(),
+            pace=Pace(),
             options=MountOptions(),
             appearance=Appearance(uid=0, gid=0),
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from glancefs.fuse.priority import answer_soon
+from glancefs.fuse.priority import Pace
 
 
 def in_a_thread(work: Callable[[], None]) -> None:
@@ -38,7 +38,7 @@ def test_a_thread_that_answers_soon_is_preferred_to_what_it_starts() -> None:
     found: list[int] = []
 
     def work() -> None:
-        answer_soon()
+        Pace().begin()
         found.append(niceness())
         in_a_thread(lambda: found.append(niceness()))
         said = subprocess.run([sys.executable, "-c", "import os; print(os.nice(0))"], check=True, capture_output=True)
@@ -55,17 +55,17 @@ def test_what_the_operator_has_said_of_the_process_holds_on() -> None:
 
     def be_nice() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, 15)
-        answer_soon()
+        Pace().begin()
         found.append((os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK, niceness()))
 
     def be_first() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, -3)
-        answer_soon()
+        Pace().begin()
         in_a_thread(lambda: found.append((os.sched_getscheduler(0), niceness())))
 
     def be_last() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        answer_soon()
+        Pace().begin()
         found.append((os.sched_getscheduler(0), niceness()))
 
     usual = niceness()
@@ -78,11 +78,27 @@ def test_what_the_operator_has_said_of_the_process_holds_on() -> None:
 def test_who_may_not_be_preferred_gets_shorter_turns_alone() -> None:
     script = (
         "import os\n"
-        "from glancefs.fuse.priority import answer_soon\n"
+        "from glancefs.fuse.priority import Pace\n"
         "os.getuid() or os.setresuid(65534, 65534, 65534)\n"
         "usual = os.nice(0)\n"
-        "answer_soon()\n"
+        "Pace().begin()\n"
         "print(os.nice(0) - usual, bool(os.sched_getscheduler(0) & os.SCHED_RESET_ON_FORK))\n"
     )
     said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert said.stdout == "0 True\n"
+
+
+@pytest.mark.needs("root")
+def test_who_writes_is_served_at_the_usual_pace() -> None:
+    usual = niceness()
+    found: list[int] = []
+
+    def work() -> None:
+        pace = Pace()
+        pace.begin()
+        for step in (pace.begin_write, pace.begin_write, pace.end_write, pace.end_write):
+            step()
+            found.append(niceness())
+
+    in_a_thread(work)
+    assert found == [usual, usual, usual, usual - 10]

@@ -33,6 +33,12 @@ PATIENCE = 120.0
 DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
+def pytest_configure() -> None:
+    """Let SIGINT reach what is started here: a run in the background of a script inherits that it is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def product(name: str = "glancefs") -> Path:
     """Where the installed command is."""
     return Path(sys.executable).with_name(name)

@@ -136,7 +136,7 @@ def test_a_head_that_is_written_anew_and_an_end_that_is_cut_arrive_as_they_are(f
 def test_nothing_stays_of_a_writer_that_is_killed(far: Far, processes: Processes) -> None:
     mount, server = far.mount, far.server
     before = _used(server.data)
-    working = processes.start(["bash", "-c", "exec cp /dev/zero endless"], cwd=mount.point)
+    working = processes.start(["bash", "-c", "ulimit -f 4194304; exec cp /dev/zero endless"], cwd=mount.point)
     eventually(lambda: held(server))
     working.send(signal.SIGKILL)
     working.wait()

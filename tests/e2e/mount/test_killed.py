@@ -24,7 +24,8 @@ def kill_at_work(
     processes: Processes, command: str, folder: Path, number: signal.Signals, *, seen: Callable[[], int]
 ) -> None:
     """Start a program in a folder, and end it by a signal once something of what it writes is seen."""
-    working = processes.start(["bash", "-c", f"exec {command}"], cwd=folder)
+    # What is never killed would fill the disk.
+    working = processes.start(["bash", "-c", f"ulimit -f {4 * MIB}; exec {command}"], cwd=folder)
     eventually(lambda: seen() > MIB)
     working.send(number)
     working.wait()
