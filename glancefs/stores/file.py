@@ -400,9 +400,9 @@ class FileStore:
             for key in names_in(self._places.incoming_folder, KEY):
                 uploads.count(self._remove_unclaimed(self._places.incoming(key), lambda: True))
             orphans = Tally()
-            for folder in names_in(self._places.path, FOLDER, folders=True):
-                for keys in batches(names_in(self._places.path / folder, KEY)):
-                    self._sweep_keys(keys, known, orphans)
+            folders = names_in(self._places.path, FOLDER, folders=True)
+            for keys in batches(key for folder in folders for key in names_in(self._places.path / folder, KEY)):
+                self._sweep_keys(keys, known, orphans)
         return Swept(uploads=uploads.files, orphans=orphans.files, size=uploads.size + orphans.size)
 
     def _sweep_keys(
