@@ -74,7 +74,7 @@ class RemoteAssembly:
                 user=context.user,
                 max_upload=self.greeting.largest,
                 is_passage=True,
-                follow=None if __import__("os").environ.get("AHEAD_OFF") else self.ahead.follow,
+                follow=self.ahead.follow,
             ),
             context=context,
             documents=documents or {},

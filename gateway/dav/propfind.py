@@ -108,7 +108,6 @@ class Answer:
 
     def pieces(self, entry: Entry, pages: Iterator[Outlined] | None) -> Iterator[bytes]:
         """Give the document, page by page; ``pages`` are the members, None for none of them."""
-        outlines = OutlineWriter(folder=entry.path, names=self._asked.names, share=self._share)
         covering: Sequence[Lock] = ()
         below: Mapping[str, Sequence[Lock]] = {}
         if self._asked.wants_locks:
@@ -118,7 +117,15 @@ class Answer:
         deep = [lock for lock in covering if lock.is_deep]
         head = f"{DECLARATION}<D:multistatus {NAMESPACES}>\n"
         yield (head + self._response(entry, covering, self._dead_of([entry]).get(entry.key, NO_DEAD))).encode()
-        for page, images in pages or ():
+        if pages is not None:
+            yield from self._members(entry, pages, deep, below)
+        yield b"</D:multistatus>\n"
+
+    def _members(
+        self, folder: Entry, pages: Iterator[Outlined], deep: Sequence[Lock], below: Mapping[str, Sequence[Lock]]
+    ) -> Iterator[bytes]:
+        outlines = OutlineWriter(folder=folder.path, names=self._asked.names, share=self._share)
+        for page, images in pages:
             dead = self._dead_of(page)
             if below or deep or dead:
                 text = [self._response(e, [*deep, *below.get(e.path, ())], dead.get(e.key, NO_DEAD)) for e in page]
@@ -129,7 +136,6 @@ class Answer:
                 text.append(outlines.page(images, deep=deep, below=below, dead=kept))
             if text:
                 yield "".join(text).encode()
-        yield b"</D:multistatus>\n"
 
     def _response(self, entry: Entry, locks: Sequence[Lock], dead: Mapping[str, str]) -> str:
         href = self._share.href(entry.path, is_folder=entry.kind is EntryKind.FOLDER)

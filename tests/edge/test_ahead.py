@@ -24,7 +24,7 @@ from glancefs.context import RequestContext
 from glancefs.errors import AheadLost, TooManyUploads, UploadTooLarge
 from glancefs.model import ImageType, NewImage
 from tests.support.mounting import eventually
-from tests.support.use_cases import Far
+from tests.support.use_cases import Far, held
 
 DATA = os.urandom(3 << 20)
 CHECKSUM = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
@@ -85,17 +85,6 @@ def sender(place: Far) -> Iterator[Sender]:
         sender.ask("ahead/drop", key=KEY)
     assert held() == 0
     assert list((place.folder / "images/incoming").iterdir()) == []
-
-
-def held() -> int:
-    """How many files without a name this process, which is the server too, has open."""
-    found = 0
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            found += "incoming/#" in str(link.readlink())
-        except OSError:
-            continue
-    return found
 
 
 def data_of(place: Far, image_id: str) -> bytes:
@@ -226,7 +215,7 @@ def test_what_is_waited_for_in_vain_is_let_go(tmp_path: Path) -> None:
     arrivals = Arrivals(folder=tmp_path, max_upload=None, patience=0.2)
     arrivals.begin(ANN, KEY)
     arrivals.append(ANN, KEY, 0, _Source(DATA), len(DATA))
-    eventually(lambda: _descriptors(tmp_path) == 0)
+    eventually(lambda: held(str(tmp_path)) == 0)
     with pytest.raises(AheadLost):
         arrivals.append(ANN, KEY, len(DATA), _Source(b"x"), 1)
     arrivals.close()
@@ -238,7 +227,7 @@ def test_more_than_the_node_takes_is_refused_and_gone(tmp_path: Path) -> None:
     arrivals.append(ANN, KEY, 0, _Source(DATA[:60]), 60)
     with pytest.raises(UploadTooLarge):
         arrivals.append(ANN, KEY, 60, _Source(DATA[:41]), 41)
-    assert _descriptors(tmp_path) == 0
+    assert held(str(tmp_path)) == 0
     arrivals.close()
 
 
@@ -287,13 +276,3 @@ class _Source:
         buffer[:count] = self._left[:count]
         self._left = self._left[count:]
         return count
-
-
-def _descriptors(folder: Path) -> int:
-    found = 0
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            found += str(link.readlink()).startswith(f"{folder}/#")
-        except OSError:
-            continue
-    return found

@@ -26,7 +26,7 @@ from glancefs.remote.images import RemoteImages
 from glancefs.staging import StagedState, StagedUpload, Staging
 from tests.support.mounting import eventually
 from tests.support.proxies import Proxy, Trouble
-from tests.support.use_cases import Far
+from tests.support.use_cases import Far, held
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -157,17 +157,6 @@ def writer(tmp_path: Path) -> Iterator[Writer]:
     """Somebody who writes to a server of the test's own."""
     with writing(tmp_path) as writer:
         yield writer
-
-
-def held() -> int:
-    """How many files without a name the server, which is this process, has open."""
-    found = 0
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            found += "incoming/#" in str(link.readlink())
-        except OSError:
-            continue
-    return found
 
 
 def write(staged: StagedUpload, start: int = 0, stop: int = DATA_SIZE) -> None:

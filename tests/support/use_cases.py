@@ -118,3 +118,14 @@ def _core(folder: Path, said: Mapping[str, object] | None = None) -> Assembly:
 
 def _context(user: str | None) -> RequestContext:
     return ANONYMOUS if user is None else RequestContext(user=user, is_admin=user == ADMIN)
+
+
+def held(folder: str = "incoming") -> int:
+    """How many files without a name in a folder, whose path ends so, this process has open: the server is in it."""
+    found = 0
+    for link in Path("/proc/self/fd").iterdir():
+        try:
+            found += f"{folder}/#" in str(link.readlink())
+        except OSError:
+            continue
+    return found
