@@ -46,6 +46,15 @@ def post(server: RunningServer, user: str, name: str, data: bytes, **fields: str
     return str(reply.image["id"])
 
 
+def test_holes_are_zeros_on_the_server(mounted: Mount) -> None:
+    with (mounted / "sparse").open("wb") as file:
+        file.seek(4 * MIB)
+        file.write(b"end")
+    assert mounted.content("sparse") == bytes(4 * MIB) + b"end"
+    (kept,) = (mounted.data / "images").glob("[0-9a-f][0-9a-f]/*")
+    assert kept.stat().st_blocks * 512 >= 4 * MIB
+
+
 def test_a_mount_shows_and_changes_what_the_server_lets_its_user(
     mounts: Mounts, guarded_server: RunningServer, tmp_path: Path
 ) -> None:
