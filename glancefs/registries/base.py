@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 from glancefs.model import Image, ImageStatus, ImageType, Location
 from glancefs.registries.dead_properties import DeadPropertyRegistry
-from glancefs.registries.folders import Folder, FolderRegistry
+from glancefs.registries.folders import Folder, FolderRegistry, View
 from glancefs.registries.locks import Lock, LockRegistry, Presented
 
 POLLED: Final = 0.25
@@ -155,11 +155,13 @@ class Registry(Protocol):
         superseding: Superseded | None = None,
         copied_from: str | None = None,
         presented: Presented | None = None,
+        vacant_for: View | None = None,
     ) -> Image:
         """Add an image; an empty ``id`` asks for a generated one. Gives it back with its ``id`` and ``revision``.
 
         With ``superseding`` another one is deleted in the same transaction, and this one takes its place among its
-        namesakes, and its dead properties; with ``copied_from`` it gets copies of those of that image instead. Raises
+        namesakes, and its dead properties; with ``copied_from`` it gets copies of those of that image instead. With
+        ``vacant_for`` it is only added where who looks so sees no image of this name, else raises PathTaken. Raises
         Duplicate when the identifier is taken, by a deleted image too; of many callers at once exactly one wins. Raises
         StaleImage, ImageNotFound about the superseded image, and Locked; then nothing is added.
 

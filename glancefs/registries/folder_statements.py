@@ -169,11 +169,14 @@ def _page(shape: Shape, columns: Sequence[ColumnElement[Any]], *, goes_on: bool)
 
 @cache
 def named_statement(shape: Shape) -> Straight:
-    """Give the image that a name means."""
+    """Give the image that a name means, and up to one more from every range: it has the least rank, then place.
+
+    To have the database put these few in order would cost ten times as much as finding them.
+    """
     return Straight(_named(shape))
 
 
-def _named(shape: Shape) -> Select[Any]:
+def _named(shape: Shape) -> CompoundSelect[Any]:
     firsts = [
         arm.select(*IMAGE_COLUMNS, images.c.place, literal(rank).label("rank"))
         .where(shape.is_named())
@@ -183,13 +186,12 @@ def _named(shape: Shape) -> Select[Any]:
         for rank, arms in enumerate((shape.own(), shape.others()))
         for arm in arms
     ]
-    merged = union_all(*(select(first) for first in firsts)).subquery()
-    return select(merged).order_by(merged.c.rank, merged.c.place).limit(1)
+    return union_all(*(select(first) for first in firsts))
 
 
 @cache
 def at_statement(shape: Shape) -> Straight:
-    """Give the image that a name means, and say whether there is anything in the folder of that path."""
+    """Give the same, or else one empty row, and say in each whether there is anything in the folder of that path."""
     found = _named(shape).subquery()
     is_there = or_(*(exists(part.select(literal(1)).where(shape.begins(part.table))) for part in shape.parts()))
     always = select(literal(1)).subquery()

@@ -124,10 +124,16 @@ class RemoteRegistry:
         superseding: Superseded | None = None,
         copied_from: str | None = None,
         presented: Presented | None = None,
+        vacant_for: View | None = None,
     ) -> Image:
         """See `Registry.add`."""
         added: Image = self._wire.call(
-            "add", image=image, superseding=superseding, copied_from=copied_from, presented=presented
+            "add",
+            image=image,
+            superseding=superseding,
+            copied_from=copied_from,
+            presented=presented,
+            vacant_for=vacant_for,
         )
         return added
 

@@ -26,6 +26,7 @@ from glancefs.registries.base import Answered, Changes, Holdings, ImageQuery, Su
 from glancefs.registries.commits import Commits, GroupCommit, Transaction
 from glancefs.registries.database import looks_again
 from glancefs.registries.engines import open_database
+from glancefs.registries.folders import View
 from glancefs.registries.lists import Lists
 from glancefs.registries.locks import Presented
 from glancefs.registries.once import Answers
@@ -37,7 +38,7 @@ from glancefs.registries.sql_dead_properties import (
     hand_over_dead_properties,
     remove_dead_properties,
 )
-from glancefs.registries.sql_folders import SqlFolders, changed_folders
+from glancefs.registries.sql_folders import SqlFolders, changed_folders, check_vacant
 from glancefs.registries.sql_guarding import check_image, check_new_image, check_successor, locked_path_of
 from glancefs.registries.sql_locks import SqlLocks, forget_locks
 from glancefs.registries.sql_pulse import Straight
@@ -148,9 +149,16 @@ class SqlRegistry:
         superseding: Superseded | None = None,
         copied_from: str | None = None,
         presented: Presented | None = None,
+        vacant_for: View | None = None,
     ) -> Image:
         """See `Registry.add`."""
-        return self._commits.run(lambda transaction: _add(transaction, image, superseding, copied_from, presented))
+
+        def change(transaction: Transaction) -> Image:
+            if vacant_for is not None:
+                check_vacant(transaction, image.name, vacant_for)
+            return _add(transaction, image, superseding, copied_from, presented)
+
+        return self._commits.run(change)
 
     @looks_again
     def get(self, image_id: str) -> Image:

@@ -144,12 +144,9 @@ class SqlFolders:
     @looks_again
     def first_named(self, name: str, view: View) -> Image | None:
         """See `FolderRegistry.first_named`."""
-        path = path_of(name)
-        folder = path[: path.rfind("/") + 1]
-        values = {"viewer": view.viewer, "folder": folder, "folder_text": folder, "name": name}
         with self._database.reading() as connection:
-            rows = named_statement(shape_of(view, self._ways)).rows(connection, values, self._ways)
-        return image_of(rows[0][:-2]) if rows else None
+            rows = _named(connection, name, view, self._ways)
+        return image_of(_first(rows)) if rows else None
 
     @looks_again
     def at(self, name: str, view: View) -> Found:
@@ -203,6 +200,12 @@ class SqlFolders:
         )
 
 
+def check_vacant(transaction: Transaction, name: str, view: View) -> None:
+    """Raise PathTaken where an image of this name is to be seen."""
+    if _named(transaction.connection, name, view, transaction.ways):
+        raise PathTaken(f"There is an image {name!r} already.")
+
+
 def changed_folders(connection: Connection, *, since: int, limit: int) -> Sequence[Folder]:
     """Give the hand-made folders that changed after a revision, in order, removed ones too."""
     statement = (
@@ -217,13 +220,26 @@ def changed_folders(connection: Connection, *, since: int, limit: int) -> Sequen
 # What a looker sees. The statements are built once for each shape of a view.
 
 
+def _named(connection: Connection, name: str, view: View, ways: Ways) -> Sequence[tuple[Any, ...]]:
+    path = path_of(name)
+    folder = path[: path.rfind("/") + 1]
+    values = {"viewer": view.viewer, "folder": folder, "folder_text": folder, "name": name}
+    return named_statement(shape_of(view, ways)).rows(connection, values, ways)
+
+
 def _at(connection: Connection, name: str, view: View, shape: Shape) -> Found:
     path = path_of(name)
     parent = path[: path.rfind("/") + 1]
     values = {"viewer": view.viewer, "folder": parent, "folder_text": parent, "name": name}
-    (row,) = at_statement(shape).rows(connection, values | range_of(folder_key(path)), shape.ways)
-    folder = next(_with_rows(connection, [path], shape, view)) if row[-1] else None
-    return Found(image=None if row[0] is None else image_of(row[: len(IMAGE_COLUMNS)]), folder=folder)
+    rows = at_statement(shape).rows(connection, values | range_of(folder_key(path)), shape.ways)
+    folder = next(_with_rows(connection, [path], shape, view)) if rows[0][-1] else None
+    return Found(image=None if rows[0][0] is None else image_of(_first(rows)), folder=folder)
+
+
+def _first(rows: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Give, of what a name can mean, what comes first: the columns of its image."""
+    place, rank = len(IMAGE_COLUMNS), len(IMAGE_COLUMNS) + 1
+    return min(rows, key=lambda row: (row[rank], row[place]))[:place]
 
 
 def _page_values(path: str, view: View, after: str | None, limit: int) -> dict[str, Any]:

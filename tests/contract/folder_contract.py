@@ -312,6 +312,39 @@ class FolderContract:
         assert folders_in(registry, "", ALICE) == ["b"]
         assert names_in(registry, "b", ALICE) == ["b/1"]
 
+    # ---- adding where nothing is
+
+    @pytest.mark.parametrize("view", [ALICE, BOB, ADMIN, NOBODY], ids=str)
+    def test_an_image_is_only_added_where_its_name_is_vacant_for_who_looks(
+        self, registry: Registry, view: View
+    ) -> None:
+        """What counts is what the looker sees, at the moment of the change."""
+        there = [image("f/private"), replace(image("f/public"), is_public=True), image("f/bobs", owner="bob")]
+        for one in there:
+            registry.add(one)
+        before = registry.revision()
+        for one in there:
+            if registry.folders.first_named(one.name, view) is not None:
+                with pytest.raises(PathTaken):
+                    registry.add(one, vacant_for=view)
+                assert registry.revision() == before
+            else:
+                before = registry.add(one, vacant_for=view).revision
+        assert registry.add(image("f/new"), vacant_for=view).name == "f/new"
+        assert registry.add(image("f"), vacant_for=view).name == "f"
+
+    def test_of_many_that_add_to_a_vacant_name_one_does(self, registry: Registry) -> None:
+        def add(_: int) -> bool:
+            try:
+                registry.add(image("a"), vacant_for=ALICE)
+            except PathTaken:
+                return False
+            return True
+
+        with ThreadPoolExecutor(8) as threads:
+            assert sum(threads.map(add, range(8))) == 1
+        assert len(images_in(registry, "", ALICE)) == 1
+
     # ---- superseding
 
     def test_an_image_takes_the_place_of_another_in_one_step(self, registry: Registry) -> None:
