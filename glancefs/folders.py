@@ -22,10 +22,10 @@ from glancefs.registries.folders import (
     Found,
     OutlinedRegistry,
     OutlinePage,
-    View,
     outlines_of,
 )
 from glancefs.registries.locks import Presented
+from glancefs.rules import view_of
 
 
 class Folders:
@@ -41,7 +41,7 @@ class Folders:
         self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
     ) -> FolderPage:
         """Give one page of the images right in a folder, by name; nothing for a folder that is not there."""
-        return self._registry.folders.images_in(path, _view(context), after=after, limit=limit)
+        return self._registry.folders.images_in(path, view_of(context), after=after, limit=limit)
 
     def outlines_in(
         self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
@@ -49,30 +49,30 @@ class Folders:
         """Give what a listing tells of the same page of images."""
         folders = self._registry.folders
         if isinstance(folders, OutlinedRegistry):
-            return folders.outlines_in(path, _view(context), after=after, limit=limit)
-        return outlines_of(folders.images_in(path, _view(context), after=after, limit=limit))
+            return folders.outlines_in(path, view_of(context), after=after, limit=limit)
+        return outlines_of(folders.images_in(path, view_of(context), after=after, limit=limit))
 
     def folders_in(
         self, context: RequestContext, path: str, *, after: str | None = None, limit: int = 1000
     ) -> Sequence[Folder]:
         """Give one page of the folders right in a folder, from behind the path ``after``."""
-        return self._registry.folders.folders_in(path, _view(context), after=after, limit=limit)
+        return self._registry.folders.folders_in(path, view_of(context), after=after, limit=limit)
 
     def get(self, context: RequestContext, path: str) -> Folder:
         """Give a folder. Raises PathNotFound."""
-        return self._registry.folders.folder(path, _view(context))
+        return self._registry.folders.folder(path, view_of(context))
 
     def first_named(self, context: RequestContext, name: str) -> Image | None:
         """Give the image that a name means: the caller's own before others', then the one that was there first."""
-        return self._registry.folders.first_named(name, _view(context))
+        return self._registry.folders.first_named(name, view_of(context))
 
     def at(self, context: RequestContext, name: str) -> Found:
         """Give the image that a name means, and the folder at the same path, whichever there are."""
-        return self._registry.folders.at(name, _view(context))
+        return self._registry.folders.at(name, view_of(context))
 
     def first_of_their_names(self, context: RequestContext, image_ids: Collection[str]) -> Collection[str]:
         """Tell which of these images are what their names mean."""
-        return self._registry.folders.first_of_their_names(image_ids, _view(context))
+        return self._registry.folders.first_of_their_names(image_ids, view_of(context))
 
     # ---- changing
 
@@ -97,7 +97,7 @@ class Folders:
         """
         _user(context)
         self._registry.folders.remove_folder(
-            path, _view(context), removed_at=self._clock(), presented=self._presented(context)
+            path, view_of(context), removed_at=self._clock(), presented=self._presented(context)
         )
 
     def move(self, context: RequestContext, old: str, new: str) -> int:
@@ -110,7 +110,7 @@ class Folders:
         if f"{new}/".startswith(f"{old}/"):
             raise InvalidRequest(f"The folder {old!r} can't move into itself.")
         return self._registry.folders.move_folder(
-            old, new, _view(context), moved_at=self._clock(), presented=self._presented(context)
+            old, new, view_of(context), moved_at=self._clock(), presented=self._presented(context)
         )
 
     def set_mtime(self, context: RequestContext, path: str, mtime_ns: int) -> Folder:
@@ -142,10 +142,6 @@ class Folders:
     def changes(self, since: int, *, limit: int = 1000) -> Changes:
         """Give what changed after a revision, whoever may see it: callers must not show it to others."""
         return self._registry.changes(since=since, limit=limit)
-
-
-def _view(context: RequestContext) -> View:
-    return View(viewer=context.user, sees_all=context.is_admin)
 
 
 def _user(context: RequestContext) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -28,22 +28,32 @@ from glancefs.errors import (
     GlancefsError,
     ImageNotFound,
     ImmutableImage,
-    InvalidQuery,
     NotAuthenticated,
+    PathTaken,
     StaleImage,
     StoreUnavailable,
     UnsupportedStore,
     WrongStatus,
 )
+from glancefs.finding import Finding
 from glancefs.keeping import keep, keep_copy
 from glancefs.localfile import LocalFile, claim_for, give_back
 from glancefs.measure import check_size_allowed, declared_size
 from glancefs.model import Image, ImageChanges, ImageStatus, Location, NewImage
 from glancefs.paths import path_of
 from glancefs.reader import ImageReader, open_reader
-from glancefs.registries.base import ImageQuery, Registry, Superseded
+from glancefs.registries.base import Registry, Superseded
+from glancefs.registries.folders import View
 from glancefs.registries.locks import Presented, Touched
-from glancefs.rules import begun, check_may_add, check_may_say, check_unprotected, in_status, may_change, may_see
+from glancefs.rules import (
+    begun,
+    check_may_add,
+    check_may_say,
+    check_unprotected,
+    in_status,
+    may_change,
+    view_of,
+)
 from glancefs.stores.base import Source, Space, Store, Stored, allocated_at, has_real_files
 
 _log = logging.getLogger(__name__)
@@ -57,7 +67,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-class Images:
+class Images(Finding):
     """The use cases over one registry and its stores."""
 
     def __init__(
@@ -71,7 +81,7 @@ class Images:
         max_upload: int | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._registry = registry
+        super().__init__(registry)
         self._stores = stores
         self._default_store = default_store
         self._default_is_public = default_is_public
@@ -80,37 +90,6 @@ class Images:
         self._clock = clock
 
     # ---- asking
-
-    def get(self, context: RequestContext, image_id: str) -> Image:
-        """Give an image. Raises ImageNotFound when there is none, it is deleted, or not the caller's to see."""
-        image = self._registry.get(image_id)
-        if image.status is ImageStatus.DELETED or not may_see(context, image):
-            raise ImageNotFound.by_id(image_id)
-        return image
-
-    def find(self, context: RequestContext, query: ImageQuery) -> Sequence[Image]:
-        """Give one page of what the caller may see.
-
-        Raises InvalidQuery for a marker that names no image which the caller may see or once saw.
-        """
-        if query.marker is not None:
-            self._check_marker(context, query.marker)
-        return self._page(context, query)
-
-    def find_all(self, context: RequestContext, query: ImageQuery, *, page_size: int = 500) -> Iterator[Image]:
-        """Give everything that the query matches from its marker on, page by page, whatever its limit.
-
-        No connection is held between two pages, so a slow consumer delays nobody. Raises InvalidQuery as `find` does,
-        before it gives anything.
-        """
-        query = replace(query, limit=page_size)
-        page = self.find(context, query)
-        while True:
-            yield from page
-            if len(page) < page_size:
-                return
-            # Not `find`: that the last image became invisible meanwhile is no reason to break off.
-            page = self._page(context, replace(query, marker=page[-1].id))
 
     def open(self, context: RequestContext, image_id: str) -> ImageReader:
         """Open an image's data for reading.
@@ -155,14 +134,16 @@ class Images:
         *,
         size: int | None = None,
         replacing: str | None = None,
+        only_new: bool = False,
     ) -> Image:
         """Add an image with its data, of ``size`` bytes if that is known; it is ``available`` when this returns.
 
         Whatever can be refused without the data (also for lack of room) is refused before the first byte is asked for.
         ``replacing`` is the id of an image whose place this one takes: it is deleted in the same transaction, and not
-        missed if it is gone by then. Raises NotAuthenticated, Forbidden, ProtectedImage, UnsupportedStore, Duplicate,
-        SizeMismatch, ChecksumMismatch, UploadTooLarge, StoreFull, Locked, and whatever ``source`` raises; then nothing
-        stays behind, and a `LocalFile` is in its place again.
+        missed if it is gone by then. ``only_new`` asks that the caller sees no image of this name, at the moment when
+        it is added, else PathTaken is raised. Raises NotAuthenticated, Forbidden, ProtectedImage, UnsupportedStore,
+        Duplicate, SizeMismatch, ChecksumMismatch, UploadTooLarge, StoreFull, Locked, and whatever ``source`` raises;
+        then nothing stays behind, and a `LocalFile` is in its place again.
         """
         store = self._check_new(context, new)
         self._replaceable(context, replacing)
@@ -171,9 +152,12 @@ class Images:
             whose = new.owner or context.user
             touched = Touched(path=path_of(new.name), guarding=whose, is_bound=True)
             self._registry.locks.check([touched], self._presented(context))
+        vacant_for = view_of(context) if only_new else None
+        if vacant_for is not None and not (isinstance(source, LocalFile) and source.can_be_adopted(store)):
+            self._check_vacant(new.name, vacant_for)
         with claim_for(source, store) as key:
             stored = keep(store, key, source, size=size, checksum=new.checksum, most=self._max_upload)
-            return self._add_stored(context, new, stored, replacing, source=source)
+            return self._add_stored(context, new, stored, replacing, source=source, vacant_for=vacant_for)
 
     def copy(self, context: RequestContext, image_id: str, new: NewImage, *, replacing: str | None = None) -> Image:
         """Add an image with the data and the dead properties of another, which the caller may see.
@@ -340,7 +324,13 @@ class Images:
         return Superseded(image_id=image.id, expected_revision=image.revision, deleted_at=self._now_after(image))
 
     def _add_row(
-        self, context: RequestContext, image: Image, replacing: str | None, *, copied_from: str | None = None
+        self,
+        context: RequestContext,
+        image: Image,
+        replacing: str | None,
+        *,
+        copied_from: str | None = None,
+        vacant_for: View | None = None,
     ) -> Image:
         for _ in range(_MOST_ATTEMPTS):
             replaced = self._replaceable(context, replacing)
@@ -350,6 +340,7 @@ class Images:
                     superseding=self._superseded(replaced),
                     copied_from=copied_from,
                     presented=self._presented(context),
+                    vacant_for=vacant_for,
                 )
             except (StaleImage, ImageNotFound):
                 continue
@@ -366,11 +357,12 @@ class Images:
         *,
         source: Source | None = None,
         copied_from: str | None = None,
+        vacant_for: View | None = None,
     ) -> Image:
         image = self._image(context, new, store=stored.location.store, size=stored.size)
         image = replace(image, status=ImageStatus.AVAILABLE, checksum=stored.checksum, location=stored.location)
         try:
-            added = self._add_row(context, image, replacing, copied_from=copied_from)
+            added = self._add_row(context, image, replacing, copied_from=copied_from, vacant_for=vacant_for)
         except BaseException as error:
             give_back(source)
             # Any other failure may have come after the commit: a sweep knows, this place does not.
@@ -389,23 +381,16 @@ class Images:
             self._refuse_taken(new.id)
         return store
 
+    def _check_vacant(self, name: str, view: View) -> None:
+        if self._registry.folders.first_named(name, view) is not None:
+            raise PathTaken(f"There is an image {name!r} already.")
+
     def _refuse_taken(self, image_id: str) -> None:
         try:
             self._registry.get(image_id)
         except ImageNotFound:
             return
         raise Duplicate(f"The id {image_id!r} is taken.")
-
-    def _page(self, context: RequestContext, query: ImageQuery) -> Sequence[Image]:
-        return self._registry.find(replace(query, viewer=context.user, sees_all=context.is_admin))
-
-    def _check_marker(self, context: RequestContext, marker: str) -> None:
-        try:
-            if may_see(context, self._registry.get(marker)):
-                return
-        except ImageNotFound:
-            pass
-        raise InvalidQuery(f"The marker {marker!r} is not the id of an image.")
 
     # ---- the steps
 

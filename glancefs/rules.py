@@ -14,6 +14,7 @@ from datetime import datetime
 from glancefs.context import RequestContext
 from glancefs.errors import Forbidden, NotAuthenticated, ProtectedImage, WrongStatus
 from glancefs.model import TRANSITIONS, Image, ImageChanges, ImageStatus, NewImage
+from glancefs.registries.folders import View
 
 
 def may_see(context: RequestContext, image: Image) -> bool:
@@ -21,6 +22,11 @@ def may_see(context: RequestContext, image: Image) -> bool:
     if image.is_public and image.status in {ImageStatus.AVAILABLE, ImageStatus.DELETED}:
         return True
     return may_change(context, image)
+
+
+def view_of(context: RequestContext) -> View:
+    """Give the same as a registry understands it."""
+    return View(viewer=context.user, sees_all=context.is_admin)
 
 
 def may_change(context: RequestContext, image: Image) -> bool:

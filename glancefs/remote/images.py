@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from glancefs.context import RequestContext
-from glancefs.errors import GlancefsError, ImageNotFound, ImmutableImage, SizeMismatch, WrongStatus
+from glancefs.errors import GlancefsError, ImageNotFound, ImmutableImage, PathTaken, SizeMismatch, WrongStatus
 from glancefs.localfile import LocalFile
 from glancefs.model import Image, ImageChanges, ImageStatus, NewImage
 from glancefs.reader import DataReader
@@ -93,8 +93,14 @@ class RemoteImages:
         *,
         size: int | None = None,
         replacing: str | None = None,
+        only_new: bool = False,
     ) -> Image:
-        """See `Images.add`. The data of a `LocalFile` are declared with their checksum."""
+        """See `Images.add`. The data of a `LocalFile` are declared with their checksum.
+
+        Whether it is the only one of its name is asked before its data are sent.
+        """
+        if only_new and self._server.call("folders/first_named", context, name=new.name) is not None:
+            raise PathTaken(f"There is an image {new.name!r} already.")
         size, checksum = _declared(source, size, new.size)
         if new.checksum is None and checksum is not None:
             new = replace(new, checksum=checksum)

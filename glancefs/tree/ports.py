@@ -48,6 +48,7 @@ class TreeImages(ImageUseCases, Protocol):
         *,
         size: int | None = None,
         replacing: str | None = None,
+        only_new: bool = False,
     ) -> Image:
         """Add an image with its data."""
         ...

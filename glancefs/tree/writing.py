@@ -65,12 +65,12 @@ class Writing:
         self._turns: Final = begun.turns
         self._report: Final = begun.report
 
-    def create(self, path: str, *, has_folder: bool = False) -> StagedUpload:
+    def create(self, path: str, *, has_folder: bool = False, is_free: bool = False) -> StagedUpload:
         """Begin a file where there is none; see `ImageTree.create`."""
         self._check_may_write(path)
         if not has_folder:
             self._looking.need_folder(split(path)[0])
-        if self._looking.find(path) is not None:
+        if not is_free and self._looking.find(path) is not None:
             raise PathTaken(f"There is something at {path!r} already.")
         self._locking.check(path, is_bound=True)
         return self._begin(path)
@@ -205,10 +205,12 @@ class Writing:
     def _publish(self, staged: StagedUpload, path: str, target: Image | None, *, is_complete: bool) -> Image:
         try:
             queued = self._find(staged.queued) if target is None else None
-            replaced = target or self._replaced(staged, path)
             if queued is not None:
                 image = self._fill(staged, queued, is_complete=is_complete)
+            elif (new := self._add_new(staged, path, target, is_complete=is_complete)) is not None:
+                image = new
             else:
+                replaced = target or self._replaced(staged, path)
                 image = self._add(staged, path, replaced, is_complete=is_complete)
         except GlancefsError as error:
             with suppress(GlancefsError):
@@ -247,7 +249,18 @@ class Writing:
             staged.unseal()
             raise
 
-    def _add(self, staged: StagedUpload, path: str, replaced: Image | None, *, is_complete: bool) -> Image:
+    def _add_new(self, staged: StagedUpload, path: str, target: Image | None, *, is_complete: bool) -> Image | None:
+        """Add an image where there is none of its name, which spares a look; give None where there is one."""
+        if target is not None or staged.replaces is not None or not is_complete:
+            return None
+        try:
+            return self._add(staged, path, None, is_complete=True, only_new=True)
+        except PathTaken:
+            return None
+
+    def _add(
+        self, staged: StagedUpload, path: str, replaced: Image | None, *, is_complete: bool, only_new: bool = False
+    ) -> Image:
         """Add an image, in place of another; an id that is taken and a store that is not here are given up."""
         name = replaced.name if replaced is not None else name_of(path)
         file = staged.seal() if is_complete else None
@@ -266,7 +279,7 @@ class Writing:
                 try:
                     if file is None:
                         return self._images.create(self._context, new, replacing=replacing)
-                    return self._images.add(self._context, new, file, replacing=replacing)
+                    return self._images.add(self._context, new, file, replacing=replacing, only_new=only_new)
                 except (Duplicate, UnsupportedStore) as error:
                     field = "id" if isinstance(error, Duplicate) else "store"
                     if getattr(new, field) is None:

@@ -169,6 +169,23 @@ class UseCaseContract:
         assert again.status is ImageStatus.QUEUED
         assert len(everything(ann)) == 2
 
+    def test_an_image_is_only_added_where_none_of_its_name_is_seen(
+        self, ann: Caller, bob: Caller, tmp_path: Path
+    ) -> None:
+        add(bob, "theirs")
+        public = add(bob, "public", is_public=True)
+        for name in ("mine", "theirs"):
+            with local_file(tmp_path / name) as file:
+                assert ann.images.add(ann.context, new(name), file, only_new=True).name == name
+        for name in ("mine", "public"):
+            with local_file(tmp_path / name) as file:
+                with pytest.raises(PathTaken):
+                    ann.images.add(ann.context, new(name), file, only_new=True)
+                # The file is there again, and nothing was kept of it.
+                assert (tmp_path / name).read_bytes() == DATA
+        assert sorted(one.name for one in everything(ann)) == ["mine", "public", "theirs"]
+        assert data_of(ann, public) == DATA
+
     def test_a_queued_image_gets_its_data(self, ann: Caller, tmp_path: Path) -> None:
         image = ann.images.create(ann.context, new(size=10))
         assert (image.status, image.size) == (ImageStatus.QUEUED, 10)

@@ -59,6 +59,42 @@ def test_what_is_written_becomes_an_image_that_every_door_sees(core: Core, tree:
     assert tree.pending() == []
 
 
+def test_a_file_takes_the_place_of_what_came_while_it_was_written(core: Core, tree: ImageTree) -> None:
+    """Nobody looked whether there is anything before the image was added: the registry refused it once."""
+    staged = tree.create("a")
+    staged.write_at(0, b"mine")
+    rival = put(core.tree(), "a", b"rival")
+    image = tree.publish(staged)
+    assert image is not None
+    assert (read(tree, "a"), names(tree, "")) == (b"mine", ["a"])
+    with pytest.raises(ImageNotFound):
+        core.images.get(ALICE, rival.id)
+
+
+def test_a_file_goes_beside_what_somebody_else_made_public_meanwhile(core: Core, tree: ImageTree) -> None:
+    staged = tree.create("a")
+    staged.write_at(0, b"mine")
+    put(core.tree(BOB), "a", b"bobs", {"is_public": b"True"})
+    assert tree.publish(staged) is not None
+    assert read(tree, "a") == b"mine"
+    assert read(core.tree(BOB), "a") == b"bobs"
+
+
+def test_who_knows_that_a_path_is_free_need_not_have_the_registry_asked(
+    core: Core, tree: ImageTree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(*_: object) -> None:
+        pytest.fail("the registry was asked")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(core.folders, "at", ask)
+        staged = tree.create("a", has_folder=True, is_free=True)
+        with pytest.raises(PathTaken):
+            tree.create("a", has_folder=True, is_free=True)
+    staged.write_at(0, b"mine")
+    assert tree.publish(staged) is not None
+
+
 def test_a_file_is_seen_on_its_own_mount_before_it_is_an_image(core: Core, tree: ImageTree) -> None:
     tree.make_folder("f")
     staged = tree.create("f/a")
