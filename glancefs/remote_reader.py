@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 from glancefs.cache import BlockCache, CachedImage
+from glancefs.cores import roam
 from glancefs.errors import Unavailable
 from glancefs.model import Image
 from glancefs.parts import Memory, Part, Parts
@@ -52,7 +53,7 @@ class Fetching:
 
     def __init__(self, *, most_memory: int = MOST_IN_ALL, threads: int = _THREADS) -> None:
         self.memory: Final = Memory(most_memory)
-        self._threads: Final = ThreadPoolExecutor(threads, thread_name_prefix="fetch-ahead")
+        self._threads: Final = ThreadPoolExecutor(threads, thread_name_prefix="fetch-ahead", initializer=roam)
         self._turn: Final = Lock()
         self._active: Final[OrderedDict[RemoteReader, None]] = OrderedDict()
         """Who has something in memory, the one that was read from last at the end."""

@@ -32,6 +32,7 @@ from gateway.http.listen import Address
 from gateway.http.parking import Parking
 from gateway.http.pool import Pool
 from gateway.http.tls import Tls
+from glancefs.cores import Cores
 from glancefs.reporting import Sample, Transfer
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Engine(HTTPServer):
         self.heads = HeadReader(limits=limits)
         self.keeps_alive = True
         self.server_line = "Server: glancefs\r\n"
-        self.requests = Pool(engine=self, most=limits.threads)
+        self.requests = Pool(engine=self, most=limits.threads, cores=Cores(neighbours=share))
         self.uploads = Places(total=limits.max_uploads, on_taken=self.requests.step_aside)
         self.downloads = Places(total=limits.max_downloads, on_taken=self.requests.step_aside)
         self.parking = Parking(engine=self, listener=listener, share=share)

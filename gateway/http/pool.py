@@ -3,8 +3,9 @@
 
 Answers for how many of them run at a time. Threads that compete for the interpreter's lock slow each other down, so
 short requests are answered one after the other by as few threads as keep the queue moving: one, and another for each
-time that nobody took the next connection for a while, because the others wait for a database or a disk. A transfer
-steps aside and counts no more. Does not limit transfers; that is admission's part.
+time that nobody took the next connection for a while, because the others wait for a database or a disk. Where many
+come, they share the selector's core. A transfer steps aside, to any core, and counts no more. Does not limit transfers;
+that is admission's part.
 
 Threading: `put` is called by the selector thread and by workers, `tend` by the selector thread, the rest by workers.
 The lock is held for a few instructions.
@@ -22,6 +23,8 @@ from cheroot.workers.threadpool import (  # type: ignore[attr-defined]  # the st
     ThreadPool,
     WorkerThread,
 )
+
+from glancefs.cores import Cores
 
 if TYPE_CHECKING:
     from gateway.http.connection import Connection
@@ -65,8 +68,9 @@ class _Worker(WorkerThread):
 class Pool(ThreadPool):
     """cheroot's pool, with a queue that wakes no more threads than are of use."""
 
-    def __init__(self, *, engine: Engine, most: int) -> None:
+    def __init__(self, *, engine: Engine, most: int, cores: Cores) -> None:
         super().__init__(engine, min=1, max=most)
+        self._cores = cores
         self._lock = threading.Lock()
         self._waiting: deque[Connection] = deque()
         self._idle: list[_Worker] = []
@@ -100,10 +104,14 @@ class Pool(ThreadPool):
             self._running -= 1
             worker = self._next_off()
         self._wake(worker)
+        self._cores.leave()
 
     def tend(self, now: float) -> bool:
         """Let another thread join when nobody makes progress. Gives whether connections wait for a thread."""
         backlog = bool(self._waiting)
+        self._cores.part_in_time()
+        if self._taken != self._seen:
+            self._cores.note()
         if not backlog or self._taken != self._seen:
             self._seen, self._seen_at = self._taken, now
             if self._limit > 1 and now - self._stalled_at > _CALM:
@@ -150,6 +158,7 @@ class Pool(ThreadPool):
         if sleeps:
             me.bell.acquire()
         task, me.next = me.next, None
+        self._cores.enter(is_brief=True)
         return task
 
     def _next_off(self) -> _Worker | None:

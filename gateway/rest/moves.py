@@ -21,6 +21,7 @@ from gateway.rest.dialect import Dialect
 from gateway.rest.fields import said_in
 from gateway.rest.representations import detail
 from gateway.wsgi import Request, Response
+from glancefs.cores import roam
 from glancefs.errors import GlancefsError, InvalidRequest, Unavailable
 from glancefs.model import Image
 from glancefs.relocation import Relocation
@@ -95,6 +96,7 @@ class _Move:
         self._thread.join()
 
     def _run(self) -> None:
+        roam()
         try:
             self.image = self._move(self._count)
         except Exception as error:  # noqa: BLE001 - it is told where it can be, by the thread of the request

@@ -25,6 +25,7 @@ from typing import Final
 from glancefs.cache.folder import MARK, Folder, name_of, touch
 from glancefs.cache.image import CachedImage, ticking
 from glancefs.cache.index import Index
+from glancefs.cores import roam
 from glancefs.errors import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class BlockCache:
         self._is_trouble_told = False
         self._is_closing = False
         self._verifying: Final[set[str]] = set()
-        self._verifier: Final = ThreadPoolExecutor(1, thread_name_prefix="cache-verify")
+        self._verifier: Final = ThreadPoolExecutor(1, thread_name_prefix="cache-verify", initializer=roam)
 
     def close(self) -> None:
         """Stop; who still has an image open must not use it any more. May be called twice."""

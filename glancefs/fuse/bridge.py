@@ -22,6 +22,7 @@ from typing import Any, Final, Generic, TypeVar, TypeVarTuple, cast
 
 import trio
 
+from glancefs.cores import Cores
 from glancefs.fuse.statistics import Statistics
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,10 @@ _DATA_THREADS: Final = 32
 
 _WAITING_THREADS: Final = 32
 """As many as users whose views each wait for others' changes; more take turns."""
+
+
+_LONG: Final = 1 << 20
+"""From how many bytes on it is the data that take the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +62,13 @@ class Deadlines:
 class _Job(Generic[T]):
     """Something on its way through a lane."""
 
-    __slots__ = ("asker", "error", "is_change", "value", "work")
+    __slots__ = ("asker", "error", "is_brief", "is_change", "value", "work")
 
-    def __init__(self, work: Callable[[], T], *, is_change: bool) -> None:
+    def __init__(self, work: Callable[[], T], *, is_change: bool, is_brief: bool) -> None:
         self.work: Final = work
         self.is_change: Final = is_change
+        self.is_brief: Final = is_brief
+        """Whether it is more of Python than of data."""
         self.asker: trio.lowlevel.Task | None = trio.lowlevel.current_task()
         """Who waits for the outcome, if anybody does."""
         self.value: T | None = None
@@ -112,7 +119,8 @@ class _Lane:
     time; that took a third of what a crossing costs.
     """
 
-    def __init__(self, *, threads: int, changes: _Changes) -> None:
+    def __init__(self, *, threads: int, changes: _Changes, cores: Cores) -> None:
+        self._cores: Final = cores
         self._token: Final = trio.lowlevel.current_trio_token()
         self._changes: Final = changes
         self._free = threads
@@ -128,6 +136,7 @@ class _Lane:
 
     def _start(self, job: _Job[Any]) -> None:
         def carry() -> None:
+            self._cores.enter(is_brief=job.is_brief)
             try:
                 job.value = job.work()
             except BaseException as error:  # noqa: BLE001 - handed to who asked, or logged for the operator
@@ -159,15 +168,15 @@ class Bridge:
     """Made by `open_bridge`."""
 
     def __init__(
-        self, *, nursery: trio.Nursery, changes: _Changes, deadlines: Deadlines, statistics: Statistics
+        self, *, nursery: trio.Nursery, changes: _Changes, deadlines: Deadlines, statistics: Statistics, cores: Cores
     ) -> None:
         self.deadlines: Final = deadlines
         self._nursery: Final = nursery
         self._statistics: Final = statistics
         self._changes: Final = changes
-        self._metadata: Final = _Lane(threads=_METADATA_THREADS, changes=changes)
-        self._data: Final = _Lane(threads=_DATA_THREADS, changes=changes)
-        self._notices: Final = _Lane(threads=1, changes=changes)
+        self._metadata: Final = _Lane(threads=_METADATA_THREADS, changes=changes, cores=cores)
+        self._data: Final = _Lane(threads=_DATA_THREADS, changes=changes, cores=cores)
+        self._notices: Final = _Lane(threads=1, changes=changes, cores=cores)
         self._waits: Final = trio.CapacityLimiter(_WAITING_THREADS)
 
     async def look(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
@@ -176,7 +185,7 @@ class Bridge:
 
     async def read(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Ask for data. Raises what the work raises, and TooSlowError."""
-        return await self._look(self._data, partial(work, *args))
+        return await self._look(self._data, partial(work, *args), is_brief=False)
 
     async def change(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         """Change metadata; whoever gives up waiting, the change goes on. Raises as `look` does."""
@@ -184,7 +193,8 @@ class Bridge:
 
     async def write(self, work: Callable[[*Ts], T], *args: *Ts, size: int = 0) -> T:
         """Change data, or commit ``size`` bytes of them. Raises as `change` does."""
-        return await self._change(self._data, partial(work, *args), self.deadlines.commit(size))
+        deadline = self.deadlines.commit(size)
+        return await self._change(self._data, partial(work, *args), deadline, is_brief=size < _LONG)
 
     async def wait(self, work: Callable[[float], None], seconds: float) -> None:
         """Do what takes so many seconds at the most, in a lane of its own. Raises what the work raises."""
@@ -198,12 +208,12 @@ class Bridge:
         """Begin something of our own that leaving the bridge waits for; it must not raise."""
         self._nursery.start_soon(work)
 
-    async def _look(self, lane: _Lane, work: Callable[[], T]) -> T:
-        return await self._carry(lane, _Job(work, is_change=False), self.deadlines.look)
+    async def _look(self, lane: _Lane, work: Callable[[], T], *, is_brief: bool = True) -> T:
+        return await self._carry(lane, _Job(work, is_change=False, is_brief=is_brief), self.deadlines.look)
 
-    async def _change(self, lane: _Lane, work: Callable[[], T], deadline: float) -> T:
+    async def _change(self, lane: _Lane, work: Callable[[], T], deadline: float, *, is_brief: bool = True) -> T:
         self._changes.count(1)
-        return await self._carry(lane, _Job(work, is_change=True), deadline)
+        return await self._carry(lane, _Job(work, is_change=True, is_brief=is_brief), deadline)
 
     async def _carry(self, lane: _Lane, job: _Job[T], deadline: float) -> T:
         self._statistics.hops += 1
@@ -215,12 +225,20 @@ class Bridge:
 
 
 @asynccontextmanager
-async def open_bridge(*, statistics: Statistics, deadlines: Deadlines | None = None) -> AsyncIterator[Bridge]:
+async def open_bridge(
+    *, statistics: Statistics, deadlines: Deadlines | None = None, cores: Cores | None = None
+) -> AsyncIterator[Bridge]:
     """Open the bridge; leaving it waits until every change that was begun has ended."""
     changes = _Changes()
     try:
         async with trio.open_nursery() as nursery:
-            yield Bridge(nursery=nursery, changes=changes, deadlines=deadlines or Deadlines(), statistics=statistics)
+            yield Bridge(
+                nursery=nursery,
+                changes=changes,
+                deadlines=deadlines or Deadlines(),
+                statistics=statistics,
+                cores=cores or Cores(),
+            )
     finally:
         with trio.CancelScope(shield=True):
             await changes.ended()

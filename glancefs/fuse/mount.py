@@ -99,7 +99,9 @@ class Session:
             raise _first(refused) from None
 
     async def _serve(self) -> None:
-        async with open_bridge(statistics=self._statistics, deadlines=self._deadlines) as bridge:
+        async with open_bridge(
+            statistics=self._statistics, deadlines=self._deadlines, cores=self._pace.cores
+        ) as bridge:
             kernel, replies, receiving = Kernel(), Replies(), Receiving()
             passthrough = Passthrough(replies=replies, is_wanted=self._options.passthrough)
             view = await self._view(bridge, kernel, passthrough, receiving)
@@ -149,6 +151,7 @@ class Session:
 
             nursery.start_soon(main)
             nursery.start_soon(view.watch)
+            nursery.start_soon(self._pace.run)
             # Not by a look at the mount: below systemd's automount that would wait for whoever waits for us.
             await view.operations.greeted.wait()
             passthrough.accept(kernel.device)

@@ -8,7 +8,8 @@ where it may be, which is root's to decide. Threads and processes that it starts
 
 Answers for that, for one thread. What an operator has said of the whole process holds on: the loop is preferred to the
 rest of it. A policy other than the usual one is left alone, and so is a process that is preferred as a whole: what it
-starts would lose that (SCHED_RESET_ON_FORK of sched(7)).
+starts would lose that (SCHED_RESET_ON_FORK of sched(7)). And for when the threads of a mount share a core
+(`glancefs.cores`).
 
 Threading: called by the thread that it is for.
 """
@@ -22,6 +23,10 @@ import struct
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final
+
+import trio
+
+from glancefs.cores import LASTING, Cores
 
 _CALLS: Final[Mapping[str, int]] = MappingProxyType({"x86_64": 314, "aarch64": 274})
 """The number of sched_setattr(2); the GNU C library has a function for it since 2.41."""
@@ -39,15 +44,17 @@ class Pace:
     """The pace of the thread that makes this: soon from `begin` on, but for as long as somebody writes.
 
     Many writers are served best together: a loop that wakes for each of them takes the interpreter from the threads
-    that work for them, and made a third fewer small files.
+    that work for them, and made a third fewer small files. Where many files come, all of these share a core.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, cores: Cores | None = None) -> None:
         """Change nothing yet."""
+        self.cores: Final = cores or Cores()
         self._soon: bytes | None = None
         self._usual = b""
         self._call: Callable[[bytes], bool] | None = None
         self._writers = 0
+        self._gathered = trio.Event()
 
     def begin(self) -> None:
         """Have this thread run soon after it wakes up, as far as this machine and this user can."""
@@ -65,6 +72,8 @@ class Pace:
     def begin_write(self) -> None:
         """Say that a file is open for writing."""
         self._writers += 1
+        if self.cores.note():
+            self._gathered.set()
         if self._writers == 1 and self._soon is not None and self._call is not None:
             self._call(self._usual)
 
@@ -73,6 +82,14 @@ class Pace:
         self._writers -= 1
         if not self._writers and self._soon is not None and self._call is not None:
             self._call(self._soon)
+
+    async def run(self) -> None:
+        """Have the threads that share a core part after a while, until cancelled; while files come, they meet again."""
+        while True:
+            await self._gathered.wait()
+            await trio.sleep(LASTING)
+            self._gathered = trio.Event()
+            self.cores.part()
 
 
 def _attributes(*, nice: int, turn: int) -> bytes:

@@ -312,7 +312,8 @@ class WriteWindow:
         while self._waiting_size >= (1 if self._is_draining else _AT_ONCE) and self.error is None:
             pieces = self._taken_out()
             try:
-                await self._bridge.write(write_all, self._write_at, pieces)
+                size = sum(len(data) for _, data in pieces)
+                await self._bridge.write(write_all, self._write_at, pieces, size=size)
             except Exception as error:  # noqa: BLE001 - raised again to whoever writes, syncs or closes next
                 self.error = error
                 self._taken_out()

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from urllib3.exceptions import HTTPError
 
+from glancefs.cores import roam
 from glancefs.errors import AheadLost, GlancefsError, NotFound, Unavailable
 from glancefs.frontier import Frontier
 from glancefs.localfile import LocalFile
@@ -245,6 +246,7 @@ class AheadFile:
         self._thread.start()
 
     def _send(self) -> None:
+        roam()
         try:
             self._line = line = Line(transport=self._ahead.transport, timeout=self._ahead.timeout)
             self._may_be_there = True

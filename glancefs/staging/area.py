@@ -36,6 +36,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from glancefs.cores import roam
 from glancefs.staging.sidecar import SUFFIX, Sidecar, StagedState, read_sidecar, write_sidecar
 from glancefs.staging.upload import Follow, Follower, StagedUpload, Surroundings
 from glancefs.stores.disk import Disk, border, make_folder
@@ -92,7 +93,7 @@ class Staging:
         self._folder: Final = folder
         self._user: Final = user
         self._keep_for: Final = keep_for
-        self._executor: Final = ThreadPoolExecutor(max_workers=_HASHERS, thread_name_prefix="hash")
+        self._executor: Final = ThreadPoolExecutor(max_workers=_HASHERS, thread_name_prefix="hash", initializer=roam)
         self._surroundings: Final = Surroundings(
             executor=self._executor, disk=Disk(), max_upload=max_upload, is_passage=is_passage
         )

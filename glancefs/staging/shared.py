@@ -28,6 +28,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
+from glancefs.cores import roam
 from glancefs.errors import NotAuthenticated, PathTaken
 from glancefs.paths import split
 from glancefs.staging.area import KEEP_FOR
@@ -53,7 +54,7 @@ class SharedArea:
     def __init__(self, *, folder: Path, max_upload: int | None = None, keep_for: timedelta = KEEP_FOR) -> None:
         self._folder: Final = folder
         self._keep_for: Final = keep_for
-        self._executor: Final = ThreadPoolExecutor(max_workers=_HASHERS, thread_name_prefix="hash")
+        self._executor: Final = ThreadPoolExecutor(max_workers=_HASHERS, thread_name_prefix="hash", initializer=roam)
         self._surroundings: Final = Surroundings(executor=self._executor, disk=Disk(), max_upload=max_upload)
         self._paths: Final[dict[str, str]] = {}
         self._folders: Final[dict[str, Path]] = {}

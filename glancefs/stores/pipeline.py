@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Final, Protocol, Self
 
+from glancefs.cores import roam
 from glancefs.stores.base import Source
 
 SMALL: Final = 256 * 1024
@@ -173,6 +174,7 @@ class _HashBeside:
         self._filled.put((block, size))
 
     def _hash(self) -> None:
+        roam()
         while (filled := self._filled.get()) is not None:
             block, size = filled
             self.digest.update(block[:size])

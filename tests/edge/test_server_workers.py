@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes at one address get equal shares, and the threads of one process are used as needed."""
 
+import ast
 import collections
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -70,6 +72,45 @@ def test_requests_that_wait_elsewhere_do_not_wait_for_each_other(serve: Serve) -
         for client in clients:
             client.send(GET)
         assert [client.answer().status for client in clients] == [200] * 16
+
+
+@pytest.mark.needs("two cores")
+def test_many_short_requests_share_a_core_and_a_transfer_is_free(serve: Serve) -> None:
+    """The threads take turns at the interpreter; what a transfer does, it does without."""
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "PUT":
+            while environ["wsgi.input"].readinto(bytearray(1 << 20)):
+                pass
+        start_response("200 OK", [])
+        return [repr(sorted(os.sched_getaffinity(0))).encode()]
+
+    everywhere = repr(sorted(os.sched_getaffinity(0))).encode()
+    served = serve(app)
+    with served.connect() as client, served.connect() as sender:
+        assert client.ask(GET).body == everywhere
+
+        def shared() -> bool:
+            return len(ast.literal_eval(client.ask(GET).body.decode())) == 1
+
+        assert any(shared() for _ in range(1000))
+        sender.send(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
+        assert sender.answer().body == everywhere
+    assert os.sched_getaffinity(0) == set(ast.literal_eval(everywhere.decode()))
+
+
+@pytest.mark.needs("two cores")
+def test_workers_share_different_cores(processes: Processes) -> None:
+    process = processes.start([sys.executable, "-m", "tests.support.doorway", "127.0.0.1:0", "2", "5"])
+    port = int(process.wait_for_line(r"^ready http://127\.0\.0\.1:(\d+)$")[1])
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(("127.0.0.1", port))) for _ in range(16)]
+
+        def differ() -> bool:
+            told = {client.ask(GET.replace(b"/", b"/cores", 1)).body for client in clients}
+            return len(told) == 2 and all(len(ast.literal_eval(cores.decode())) == 1 for cores in told)
+
+        assert any(differ() for _ in range(1000))
 
 
 def test_there_are_never_more_threads_than_the_limits_say(serve: Serve) -> None:

@@ -163,6 +163,7 @@ CAPABILITIES = registered(
         _command("qemu-system-x86_64", "qemu-system-x86"),
         _command("rclone", "rclone"),
         Capability(name="root", present=lambda: os.geteuid() == 0, source="a run as root"),
+        Capability(name="two cores", present=lambda: len(os.sched_getaffinity(0)) > 1, source="another machine"),
         _command("mkfs.btrfs", "btrfs-progs"),
         _command("mkfs.xfs", "xfsprogs"),
         _command("rsync", "rsync"),

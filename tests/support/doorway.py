@@ -18,7 +18,7 @@ from glancefs.errors import ConfigError, UploadTruncated
 
 
 def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-    """Tell the process or its switch interval, take an upload, answer late, or die."""
+    """Tell the process, its switch interval or where the thread may run, take an upload, answer late, or die."""
     path = environ["PATH_INFO"]
     if path == "/upload":
         try:
@@ -31,6 +31,8 @@ def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]
     if path == "/die":
         os._exit(7)
     start_response("200 OK", [])
+    if path == "/cores":
+        return [repr(sorted(os.sched_getaffinity(0))).encode()]
     return [str(sys.getswitchinterval() if path == "/switch-interval" else os.getpid()).encode()]
 
 

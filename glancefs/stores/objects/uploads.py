@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
+from glancefs.cores import roam
 from glancefs.stores.objects.engine import ObjectEngine, Part, Persistence
 from glancefs.stores.objects.pieces import Piece
 
@@ -83,7 +84,7 @@ class ObjectUpload:
         if self._token is None:
             self._token = self._persistence.run("beginning an upload", lambda: self._engine.begin(self._name))
         if self._senders is None:
-            self._senders = ThreadPoolExecutor(SENDERS, thread_name_prefix="send")
+            self._senders = ThreadPoolExecutor(SENDERS, thread_name_prefix="send", initializer=roam)
         while len(self._sending) >= SENDERS:
             self._take_result()
         self._begun += 1
