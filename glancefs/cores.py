@@ -6,9 +6,9 @@ microseconds each, and a turn that goes to another core has to wait until that o
 the turn. On one core the same threads do half as much again and more, by half the processor time. What is long goes to
 any core: moving or hashing large pieces lets go of the interpreter.
 
-Answers for where threads are allowed to run, within what the process was allowed when this was loaded, and for when
-they share a core. Every second the scheduler has a say which one that is. Where there is one core, or where it can't be
-said, everything stays as it is.
+Answers for where threads are allowed to run, within what the operator allows, and for when they share a core. Every
+second the scheduler has a say which one that is. Where there is one core, or where it can't be said, everything stays
+as it is.
 
 Threading: `note` and `part` are called by the thread to whose core the others come, the rest by every thread for
 itself.
@@ -31,13 +31,14 @@ _BRISK: Final = 0.1
 """Seconds between two things that come, within which many are taken to come."""
 _SETTLING: Final = 0.02
 """Seconds within which the scheduler has had its say where a thread runs."""
-_ALLOWED: Final = frozenset(os.sched_getaffinity(0))
+_AT_FIRST: Final = frozenset(os.sched_getaffinity(0))
+"""What the process was allowed when this was loaded."""
 
 
 def roam() -> None:
     """Let the calling thread run wherever it may: it has inherited where it runs from whoever started it."""
     with suppress(OSError):
-        os.sched_setaffinity(0, _ALLOWED)
+        os.sched_setaffinity(0, _AT_FIRST)
 
 
 class Neighbours(Protocol):
@@ -60,10 +61,11 @@ class Cores:
         self._clock: Final = clock
         self._neighbours: Final = neighbours
         self._own: Final = local()
+        self._allowed = _AT_FIRST
         self._home: int | None = None
         self._latest = self._gathered = self._parted = -math.inf
         self._current = getattr(ctypes.CDLL(None), "sched_getcpu", None)
-        self._is_possible = len(_ALLOWED) > 1 and self._current is not None
+        self._is_possible = self._current is not None
 
     @property
     def home(self) -> int | None:
@@ -97,12 +99,16 @@ class Cores:
     def _gather(self, now: float) -> bool:
         if not self._is_possible or self._current is None:
             return False
+        # What the operator says meanwhile, of this thread, holds for all of them.
+        self._allowed = frozenset(os.sched_getaffinity(0))
+        if len(self._allowed) == 1:
+            return False
         home = int(self._current())
         taken = self._neighbours.cores_of_others() if self._neighbours is not None else ()
         if home in taken:
             # Two that share one core would be slower than all threads on all.
-            home = min(_ALLOWED.difference(taken), default=home)
-        if home not in _ALLOWED or not self._move({home}):
+            home = min(self._allowed.difference(taken), default=home)
+        if home not in self._allowed or not self._move({home}):
             return False
         self._gathered = now
         self._own.place = home
@@ -128,7 +134,7 @@ class Cores:
         """Go wherever the scheduler has this thread."""
         if self._place is not None:
             self._own.place = None
-            self._move(_ALLOWED)
+            self._move(self._allowed)
 
     @property
     def _place(self) -> int | None:
@@ -137,7 +143,7 @@ class Cores:
             place: int | None = self._own.place
         except AttributeError:
             now = os.sched_getaffinity(0)
-            place = self._own.place = next(iter(now)) if len(now) == 1 < len(_ALLOWED) else None
+            place = self._own.place = next(iter(now)) if len(now) == 1 < len(self._allowed) else None
         return place
 
     def _move(self, cores: Collection[int]) -> bool:

@@ -125,13 +125,28 @@ def test_processes_share_different_cores_while_there_are_enough() -> None:
     others = Others([])
     first = gathered(Cores(clock=Clock(), neighbours=others))
     assert others.told == [first]
-    os.sched_setaffinity(0, {first})
+    os.sched_setaffinity(0, ALL)
     second = Others([first])
     cores = Cores(clock=Clock(), neighbours=second)
+    cores._current = lambda: first
     assert gathered(cores) != first
     cores.part()
     assert second.told[-1] is None
     assert gathered(Cores(clock=Clock(), neighbours=Others(ALL))) in ALL
+
+
+def test_what_the_operator_says_of_a_running_process_holds() -> None:
+    clock = Clock()
+    cores = Cores(clock=clock)
+    home = gathered(cores)
+    cores.part()
+    os.sched_setaffinity(0, {home})
+    clock.now += 1
+    cores.note()
+    assert not cores.note()
+    cores.enter(is_brief=True)
+    cores.leave()
+    assert place() == {home}
 
 
 def test_a_thread_that_computes_runs_anywhere_whoever_starts_it() -> None:
