@@ -85,10 +85,13 @@ class Pace:
 
     async def run(self) -> None:
         """Have the threads that share a core part after a while, until cancelled; while files come, they meet again."""
-        while True:
-            await self._gathered.wait()
-            await trio.sleep(LASTING)
-            self._gathered = trio.Event()
+        try:
+            while True:
+                await self._gathered.wait()
+                await trio.sleep(LASTING)
+                self._gathered = trio.Event()
+                self.cores.part()
+        finally:
             self.cores.part()
 
 

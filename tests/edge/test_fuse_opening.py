@@ -35,20 +35,21 @@ WHO = pyfuse3.RequestContext()
 @asynccontextmanager
 async def requests(core: Core) -> AsyncIterator[Operations]:
     """What answers the kernel, without one."""
-    statistics = Statistics()
+    statistics, pace = Statistics(), Pace()
     async with open_bridge(statistics=statistics) as bridge:
         shared = Shared(
             bridge=bridge,
             kernel=Kernel(),
             passthrough=Passthrough(replies=Replies(), is_wanted=False),
             receiving=Receiving(),
-            pace=Pace(),
+            pace=pace,
             options=MountOptions(),
             appearance=Appearance(uid=0, gid=0),
         )
         view = await open_view(core.tree(), shared, statistics=statistics, numbers=count(1))
         yield view.operations
         await view.finish()
+    pace.cores.part()
 
 
 @contextmanager

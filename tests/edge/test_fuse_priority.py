@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
+import trio
 
 from glancefs.fuse.priority import Pace
 
@@ -102,3 +103,29 @@ def test_who_writes_is_served_at_the_usual_pace() -> None:
 
     in_a_thread(work)
     assert found == [usual, usual, usual, usual - 10]
+
+
+@pytest.mark.needs("two cores")
+def test_where_many_files_come_the_loop_stays_on_one_core_for_a_while() -> None:
+    found: list[int] = []
+
+    async def main() -> None:
+        pace = Pace()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pace.run)
+            for _ in range(3):
+                pace.begin_write()
+            found.append(len(os.sched_getaffinity(0)))
+            while pace.cores.home is not None:  # noqa: ASYNC110 - nobody tells of it
+                await trio.sleep(0.05)
+            found.append(len(os.sched_getaffinity(0)))
+            # The end of the mount, while they come again.
+            while pace.cores.home is None:
+                pace.begin_write()
+                await trio.sleep(0.005)
+            nursery.cancel_scope.cancel()
+        found.append(len(os.sched_getaffinity(0)))
+
+    trio.run(main)
+    cores = len(os.sched_getaffinity(0))
+    assert found == [1, cores, cores]

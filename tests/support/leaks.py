@@ -205,6 +205,17 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"cleared away after a killed run: {', '.join(found)}"] if found else []
 
 
+@pytest.fixture(autouse=True)
+def the_runner_stays_where_it_was() -> Iterator[None]:
+    """Hold each test to leaving this thread its cores: whatever is started from here on would inherit fewer."""
+    before = os.sched_getaffinity(0)
+    yield
+    after = os.sched_getaffinity(0)
+    if after != before:
+        os.sched_setaffinity(0, before)
+        pytest.fail(f"left on cores {sorted(after)} of {sorted(before)}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Hold the whole run to leaving nothing; it also runs apart from the user's home and settings."""
