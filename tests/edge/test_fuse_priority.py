@@ -111,16 +111,20 @@ def test_where_many_files_come_the_loop_stays_on_one_core_for_a_while() -> None:
 
     async def main() -> None:
         pace = Pace()
+
+        def is_shared() -> bool:
+            return pace.cores.home is not None
+
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pace.run)
             for _ in range(3):
                 pace.begin_write()
             found.append(len(os.sched_getaffinity(0)))
-            while pace.cores.home is not None:  # noqa: ASYNC110 - nobody tells of it
+            while is_shared():  # noqa: ASYNC110 - nobody tells of it
                 await trio.sleep(0.05)
             found.append(len(os.sched_getaffinity(0)))
             # The end of the mount, while they come again.
-            while pace.cores.home is None:
+            while not is_shared():
                 pace.begin_write()
                 await trio.sleep(0.005)
             nursery.cancel_scope.cancel()
