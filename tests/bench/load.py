@@ -51,6 +51,20 @@ def alternate(rounds: int, **contenders: Callable[[], float]) -> dict[str, list[
     return runs
 
 
+def warm_memory(folder: Path, size: int) -> None:
+    """Have as much free memory at hand as is going to be used.
+
+    A virtual machine gives back to its host what lies free for seconds. Who writes into it first pays several times the
+    price, which would be the one whose start takes longest.
+    """
+    file = folder / "warm"
+    data = bytes(BUFFER)
+    with file.open("wb", buffering=0) as writer:
+        for _ in range(size // BUFFER):
+            writer.write(data)
+    file.unlink()
+
+
 def medians(runs: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Give the median of each contender's runs."""
     return {name: median(values) for name, values in runs.items()}

@@ -77,20 +77,6 @@ def read_whole(path: Path) -> float:
     return size / MIB / seconds
 
 
-def warm_memory(folder: Path, size: int) -> None:
-    """Have as much free memory at hand as is going to be used.
-
-    A virtual machine gives back to its host what lies free for seconds. Who writes into it first pays several times the
-    price, which would be the one whose start takes longest.
-    """
-    file = folder / "warm"
-    data = bytes(BUFFER)
-    with file.open("wb", buffering=0) as writer:
-        for _ in range(size // BUFFER):
-            writer.write(data)
-    file.unlink()
-
-
 def write_whole(path: Path, size: int) -> float:
     """Write a file in pieces of 1 MiB, without its close; gives MiB per second."""
     data = random.randbytes(BUFFER)

@@ -13,7 +13,7 @@ import pytest
 from tests.bench.conftest import GIBI, Serve
 from tests.bench.dav_peers import ASKED, EVERYTHING, DavPeer, DavPeers, list_folder, look_at_one
 from tests.bench.figures import DAV_PEERS, Report
-from tests.bench.load import alternate, get, medians, send, wrk
+from tests.bench.load import alternate, get, medians, send, warm_memory, wrk
 from tests.support.mounting import fill_store
 from tests.support.processes import Processes
 
@@ -51,6 +51,7 @@ def note(report: Report, key: str, runs: dict[str, list[float]]) -> None:
 
 def put(url: str, file: Path) -> float:
     """Send a file, then take it away again and let the disk come to rest."""
+    warm_memory(file.parent, GIBI)
     rate = send("PUT", f"{url}/upload.img", file)
     request = urllib.request.Request(f"{url}/upload.img", method="DELETE")
     with urllib.request.urlopen(request) as answer:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.bench import mount_peers as peers
 from tests.bench.figures import Report
-from tests.bench.load import alternate, medians
+from tests.bench.load import alternate, medians, warm_memory
 from tests.bench.mount_peers import MIB
 from tests.support.mounting import LONG_LIFE_SECONDS, Mounts, fill_store
 from tests.support.processes import product, run
@@ -89,7 +89,7 @@ def on_fresh(mounted: Mounted, work: Callable[[Path], float], *, warm: Path | No
     def once() -> float:
         with mounted() as point:
             if warm is not None:
-                peers.warm_memory(warm, SIZE)
+                warm_memory(warm, SIZE)
             return work(point)
 
     return once
@@ -156,7 +156,7 @@ def test_writing_a_gibibyte(report: Report, rivals: Rivals, gibibyte: Path, tmp_
         return speed
 
     def copy_and_hash() -> float:
-        peers.warm_memory(tmp_path, SIZE)
+        warm_memory(tmp_path, SIZE)
         start = time.perf_counter()
         run(["sh", "-c", 'cp "$1" "$2" && sha256sum "$2"', "sh", gibibyte, tmp_path / "copy"], timeout=300)
         speed = SIZE / MIB / (time.perf_counter() - start)

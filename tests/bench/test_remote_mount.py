@@ -14,7 +14,7 @@ import pytest
 from tests.bench import mount_peers, remote_peers
 from tests.bench.conftest import GIBI
 from tests.bench.figures import Report
-from tests.bench.load import alternate, medians
+from tests.bench.load import alternate, medians, warm_memory
 from tests.support.mounting import LONG_LIFE_SECONDS, Mounts, eventually, fill_store
 from tests.support.processes import Argument, Processes, product, run
 from tests.support.servers import RunningServer, start_server
@@ -90,7 +90,7 @@ def on_fresh(mounted: Mounted, work: Callable[[Path], float], *, warm: Path | No
         with mounted() as point:
             if warm is not None:
                 # Here and on the server, which is the same machine.
-                mount_peers.warm_memory(warm, 2 * GIBI)
+                warm_memory(warm, 2 * GIBI)
             return work(point)
 
     return once

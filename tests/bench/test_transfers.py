@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.conftest import GIBI, Serve, ServeNginx
 from tests.bench.figures import Report
-from tests.bench.load import alternate, command, get, medians, send
+from tests.bench.load import alternate, command, get, medians, send, warm_memory
 from tests.bench.peers import Nginx, hash_alone, write_and_sync
 from tests.support.servers import RunningServer
 
@@ -19,6 +19,7 @@ MEBI = 1 << 20
 
 def post(server: RunningServer, file: Path) -> float:
     """Send a file, then take it away again and let the disk come to rest."""
+    warm_memory(file.parent, GIBI)
     rate = send("POST", f"{server.url}/images/", file, headers=META)
     for image in server.ask("GET", "/images/").json["images"][:1]:
         assert server.ask("DELETE", f"/images/{image['id']}").status == 200
@@ -28,10 +29,17 @@ def post(server: RunningServer, file: Path) -> float:
 
 def put(nginx: Nginx, file: Path) -> float:
     """Send a file, then take it away again and let the disk come to rest."""
+    warm_memory(file.parent, GIBI)
     rate = send("PUT", f"{nginx.url}/upload.img", file)
     (nginx.files / "upload.img").unlink()
     os.sync()
     return rate
+
+
+def alone(file: Path, target: Path) -> float:
+    """Write the same bytes to the disk, without a network."""
+    warm_memory(file.parent, GIBI)
+    return write_and_sync(file, target)
 
 
 def test_transfers(report: Report, gibibyte: Path, tmp_path: Path, serve: Serve, serve_nginx: ServeNginx) -> None:
@@ -45,7 +53,7 @@ def test_transfers(report: Report, gibibyte: Path, tmp_path: Path, serve: Serve,
         nginx=lambda: put(nginx, gibibyte),
         tuned=lambda: put(tuned, gibibyte),
         unsynced=lambda: post(unsynced, gibibyte),
-        disk=lambda: write_and_sync(gibibyte, tmp_path / "alone"),
+        disk=lambda: alone(gibibyte, tmp_path / "alone"),
         hashing=lambda: hash_alone(gibibyte),
     )
     middle = medians(posts)
