@@ -15,6 +15,7 @@ import fcntl
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ _START_WRITING: Final = 2
 
 _BATCH: Final = 500
 """How many names others are asked about at once."""
+
+_PAUSES: Final = (0.01, 0.05, 0.2)
+"""Seconds after which a folder is tried again that was refused for lack of room where there is some."""
 
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NOT_SUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.ENODEV})
@@ -106,7 +110,7 @@ def sync_folder(path: Path) -> None:
 def make_folder(path: Path, *, sync: bool) -> None:
     """Make a folder that only its owner may enter, and those above it, durably; one that is there is fine."""
     try:
-        path.mkdir(mode=0o700)
+        _make_one(path)
     except FileExistsError:
         return
     except FileNotFoundError:
@@ -115,6 +119,25 @@ def make_folder(path: Path, *, sync: bool) -> None:
         return
     if sync:
         sync_folder(path.parent)
+
+
+def _make_one(path: Path) -> None:
+    for pause in _PAUSES:
+        try:
+            path.mkdir(mode=0o700)
+        except OSError as error:
+            # ext4 without a journal was seen to refuse a folder, and nothing else, with all the room there is.
+            if error.errno != errno.ENOSPC or not _has_room(path.parent):
+                raise
+            time.sleep(pause)
+        else:
+            return
+    path.mkdir(mode=0o700)
+
+
+def _has_room(folder: Path) -> bool:
+    status = os.statvfs(folder)
+    return bool(status.f_bavail and status.f_favail)
 
 
 @dataclass(slots=True)
