@@ -6,7 +6,6 @@ Threading: none of its own.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import io
 import os
@@ -383,37 +382,6 @@ def test_an_upload_that_finds_no_room_asks_for_no_byte_even_when_small(store: Fi
     space = store.space()
     with store.claim() as key, pytest.raises(StoreFull):
         store.add(key, NeverRead(), size=space.free + space.total)
-
-
-@pytest.mark.parametrize(("refusals", "free", "is_kept"), [(2, 1, True), (9, 1, False), (1, 0, False)])
-def test_a_folder_that_is_refused_for_a_moment_is_made_after_all(
-    store: FileStore, monkeypatch: pytest.MonkeyPatch, refusals: int, free: int, *, is_kept: bool
-) -> None:
-    """As ext4 does, now and then, with all the room there is; where there is none, nobody waits."""
-    refused: list[str] = []
-    make, look = os.mkdir, os.statvfs
-
-    def mkdir(path: Path, *said: int) -> None:
-        if len(path.name) == 2 and len(refused) < refusals:
-            refused.append(path.name)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        make(path, *said)
-
-    def statvfs(path: Path) -> os.statvfs_result:
-        fields = list(look(path))
-        fields[4] *= free
-        return os.statvfs_result(fields)
-
-    monkeypatch.setattr(os, "mkdir", mkdir)
-    with store.claim() as key:
-        # Only the room for the folder is at stake.
-        monkeypatch.setattr(os, "statvfs", statvfs)
-        if is_kept:
-            assert store.add(key, io.BytesIO(b"data"), size=None).size == 4
-        else:
-            with pytest.raises(StoreFull):
-                store.add(key, io.BytesIO(b"data"), size=None)
-    assert len(refused) == {(2, 1): 2, (9, 1): 4, (1, 0): 1}[refusals, free]
 
 
 def remount(place: Path, how: str) -> None:
