@@ -25,7 +25,7 @@ def may_see(context: RequestContext, image: Image) -> bool:
 
 
 def view_of(context: RequestContext) -> View:
-    """Give the same as a registry understands it."""
+    """Give the caller as a registry knows who looks."""
     return View(viewer=context.user, sees_all=context.is_admin)
 
 

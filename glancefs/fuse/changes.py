@@ -77,10 +77,6 @@ class Watcher:
         """Note that the kernel was told that nothing is at a path, and remembers it until a time of the loop."""
         self._absent[path] = until
 
-    def is_absent(self, path: str) -> bool:
-        """Say whether the kernel was told so, and has heard nothing else since, while changes are being followed."""
-        return self._absent.get(path, 0.0) > trio.current_time() and self.is_fresh
-
     async def run(self) -> None:
         """Follow the feed until cancelled; while it does not answer, memory is not trusted."""
         since: int | None = None

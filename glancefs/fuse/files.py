@@ -135,12 +135,10 @@ class OpenFiles:
             file.window.cut(0)
         return self._opened(self._writing(file, opener, flags), flags)
 
-    async def create(
-        self, path: str, flags: int, task: int, *, has_folder: bool, is_free: bool
-    ) -> tuple[FileInfo, Inode]:
-        """Make a file and open it. What is known of its place, and what it raises: see `ImageTree.create`."""
+    async def create(self, path: str, flags: int, task: int, *, has_folder: bool) -> tuple[FileInfo, Inode]:
+        """Make a file and open it. Raises as `ImageTree.create` does."""
         try:
-            work = partial(_create, self._tree, path, task, has_folder=has_folder, is_free=is_free)
+            work = partial(_create, self._tree, path, task, has_folder=has_folder)
             upload, opener = await self._bridge.change(work)
         except PathTaken:
             if flags & os.O_EXCL:
@@ -360,6 +358,6 @@ def _stage(tree: ImageTree, entry: Entry, task: int, *, truncate: bool) -> tuple
     return tree.stage(entry, truncate=truncate), opener_of(task)
 
 
-def _create(tree: ImageTree, path: str, task: int, *, has_folder: bool, is_free: bool) -> tuple[StagedUpload, Opener]:
+def _create(tree: ImageTree, path: str, task: int, *, has_folder: bool) -> tuple[StagedUpload, Opener]:
     # What was there before may have got another name elsewhere, which the kernel has not heard of.
-    return tree.create(path, has_folder=has_folder, is_free=is_free), opener_of(task, path.rpartition("/")[2])
+    return tree.create(path, has_folder=has_folder), opener_of(task, path.rpartition("/")[2])

@@ -396,9 +396,7 @@ class Operations(pyfuse3.Operations):
         del mode
         self._check_writable()
         path = self._path(parent_inode, name)
-        opened, inode = await self.files.create(
-            path, flags, ctx.pid, has_folder=self._has_folder(path), is_free=self._is_free(parent_inode, path)
-        )
+        opened, inode = await self.files.create(path, flags, ctx.pid, has_folder=self._has_folder(path))
         self._watcher.is_there(path)
         shown = self._told(inode)
         if self._appearance.shares_names:
@@ -465,10 +463,6 @@ class Operations(pyfuse3.Operations):
         if known is None or not known.is_whole or has_their_form(path):
             return False
         return self._watcher.is_fresh and self._inodes.at(path) is None
-
-    def _is_free(self, folder: int, path: str) -> bool:
-        """Say whether the registry has nothing at a path, as it has just said, or would: changes are being followed."""
-        return self._is_absent(folder, path) or self._watcher.is_absent(path)
 
     async def _look(self, path: str) -> Inode:
         entry, size = await self._bridge.look(looked_up, self._tree, path, self._appearance.prepare)

@@ -47,9 +47,9 @@ class Pace:
     that work for them, and made a third fewer small files. Where many files come, all of these share a core.
     """
 
-    def __init__(self, *, cores: Cores | None = None) -> None:
+    def __init__(self) -> None:
         """Change nothing yet."""
-        self.cores: Final = cores or Cores()
+        self.cores: Final = Cores()
         self._soon: bytes | None = None
         self._usual = b""
         self._call: Callable[[bytes], bool] | None = None

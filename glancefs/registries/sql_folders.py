@@ -221,17 +221,19 @@ def changed_folders(connection: Connection, *, since: int, limit: int) -> Sequen
 
 
 def _named(connection: Connection, name: str, view: View, ways: Ways) -> Sequence[tuple[Any, ...]]:
+    return named_statement(shape_of(view, ways)).rows(connection, _name_values(name, view), ways)
+
+
+def _name_values(name: str, view: View) -> dict[str, Any]:
     path = path_of(name)
     folder = path[: path.rfind("/") + 1]
-    values = {"viewer": view.viewer, "folder": folder, "folder_text": folder, "name": name}
-    return named_statement(shape_of(view, ways)).rows(connection, values, ways)
+    return {"viewer": view.viewer, "folder": folder, "folder_text": folder, "name": name}
 
 
 def _at(connection: Connection, name: str, view: View, shape: Shape) -> Found:
     path = path_of(name)
-    parent = path[: path.rfind("/") + 1]
-    values = {"viewer": view.viewer, "folder": parent, "folder_text": parent, "name": name}
-    rows = at_statement(shape).rows(connection, values | range_of(folder_key(path)), shape.ways)
+    values = _name_values(name, view) | range_of(folder_key(path))
+    rows = at_statement(shape).rows(connection, values, shape.ways)
     folder = next(_with_rows(connection, [path], shape, view)) if rows[0][-1] else None
     return Found(image=None if rows[0][0] is None else image_of(_first(rows)), folder=folder)
 

@@ -215,14 +215,13 @@ class ImageTree:
 
     # ---- writing
 
-    def create(self, path: str, *, has_folder: bool = False, is_free: bool = False) -> StagedUpload:
+    def create(self, path: str, *, has_folder: bool = False) -> StagedUpload:
         """Begin a file at a path where there is none; it is seen there on this mount at once.
 
-        ``has_folder`` says that its folder was there a moment ago, and need not be looked for, ``is_free`` that no
-        image and no folder was at the path itself. Raises PathTaken; PathNotFound and NotAFolder for its folder;
-        Forbidden below ``.glance``, NotAuthenticated, StoreFull.
+        ``has_folder`` says that its folder was there a moment ago, and need not be looked for. Raises PathTaken;
+        PathNotFound and NotAFolder for its folder; Forbidden below ``.glance``, NotAuthenticated, StoreFull.
         """
-        return self._writing.create(path, has_folder=has_folder, is_free=is_free)
+        return self._writing.create(path, has_folder=has_folder)
 
     def stage(self, entry: Entry, *, truncate: bool = False) -> StagedUpload:
         """Open what is there for writing; what is given is seen at the path on this mount at once.

@@ -65,12 +65,12 @@ class Writing:
         self._turns: Final = begun.turns
         self._report: Final = begun.report
 
-    def create(self, path: str, *, has_folder: bool = False, is_free: bool = False) -> StagedUpload:
+    def create(self, path: str, *, has_folder: bool = False) -> StagedUpload:
         """Begin a file where there is none; see `ImageTree.create`."""
         self._check_may_write(path)
         if not has_folder:
             self._looking.need_folder(split(path)[0])
-        if not is_free and self._looking.find(path) is not None:
+        if self._looking.find(path) is not None:
             raise PathTaken(f"There is something at {path!r} already.")
         self._locking.check(path, is_bound=True)
         return self._begin(path)

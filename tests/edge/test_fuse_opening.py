@@ -12,8 +12,6 @@ import pyfuse3
 import pytest
 import trio
 
-from glancefs.context import RequestContext
-from glancefs.folders import Folders
 from glancefs.fuse.attributes import Appearance
 from glancefs.fuse.bridge import open_bridge
 from glancefs.fuse.notices import Kernel
@@ -25,7 +23,6 @@ from glancefs.fuse.receiving import Receiving
 from glancefs.fuse.replies import Replies
 from glancefs.fuse.statistics import Statistics
 from glancefs.fuse.views import Shared, open_view
-from glancefs.registries.folders import Found
 from tests.support.trees import Core, put
 
 ROOT = 1
@@ -164,41 +161,3 @@ def test_what_nobody_comes_for_is_let_go_of(core: Core) -> None:
     with_requests(core, work)
     assert held == [1, 1]
     assert open_files(core) == before
-
-
-def test_a_file_is_made_without_a_look_where_the_kernel_was_just_told_that_nothing_is(
-    core: Core, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While changes are being followed, what the kernel was told holds until one comes; otherwise it does not."""
-    looked: list[str] = []
-    look = Folders.at
-
-    def at(folders: Folders, context: RequestContext, name: str) -> Found:
-        looked.append(name)
-        return look(folders, context, name)
-
-    monkeypatch.setattr(Folders, "at", at)
-
-    async def work(asked: Operations) -> None:
-        watcher = asked._watcher
-
-        async def make(name: bytes) -> None:
-            opened, _ = await asked.create(ROOT, name, 0o644, os.O_WRONLY | os.O_CREAT, WHO)
-            await asked.release(opened.fh)
-
-        await asked.lookup(ROOT, b"unfollowed", WHO)
-        await make(b"unfollowed")
-        watcher._looked_at = trio.current_time()
-        await asked.lookup(ROOT, b"told", WHO)
-        await make(b"told")
-        await make(b"untold")
-        await asked.lookup(ROOT, b"theirs", WHO)
-        put(core.tree(), "theirs", b"theirs")
-        await watcher._follow(0)
-        with pytest.raises(pyfuse3.FUSEError) as refused:
-            await asked.create(ROOT, b"theirs", 0o644, os.O_WRONLY | os.O_CREAT | os.O_EXCL, WHO)
-        assert refused.value.errno == errno.EEXIST
-
-    with_requests(core, work)
-    counts = {name: looked.count(name) for name in ("unfollowed", "told", "untold")}
-    assert counts == {"unfollowed": 2, "told": 1, "untold": 1}

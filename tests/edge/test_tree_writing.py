@@ -80,21 +80,6 @@ def test_a_file_goes_beside_what_somebody_else_made_public_meanwhile(core: Core,
     assert read(core.tree(BOB), "a") == b"bobs"
 
 
-def test_who_knows_that_a_path_is_free_need_not_have_the_registry_asked(
-    core: Core, tree: ImageTree, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def ask(*_: object) -> None:
-        pytest.fail("the registry was asked")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(core.folders, "at", ask)
-        staged = tree.create("a", has_folder=True, is_free=True)
-        with pytest.raises(PathTaken):
-            tree.create("a", has_folder=True, is_free=True)
-    staged.write_at(0, b"mine")
-    assert tree.publish(staged) is not None
-
-
 def test_a_file_is_seen_on_its_own_mount_before_it_is_an_image(core: Core, tree: ImageTree) -> None:
     tree.make_folder("f")
     staged = tree.create("f/a")
