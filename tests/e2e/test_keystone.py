@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -198,11 +197,11 @@ def test_rclone_uses_webdav_with_an_application_credential(cloud: Cloud, tmp_pat
     run(["rclone", "copy", "dav:by-rclone", tmp_path / "back"], env=env, timeout=300)
     assert {file.name: file.read_bytes() for file in (tmp_path / "back").iterdir()} == data
     # The token of the credential is kept: requests do not ask Keystone each.
-    cloud.keystone.process.send(signal.SIGSTOP)
+    cloud.keystone.process.freeze()
     try:
         listed = run(["rclone", "lsf", "dav:by-rclone"], env=env, timeout=300).out
     finally:
-        cloud.keystone.process.send(signal.SIGCONT)
+        cloud.keystone.process.thaw()
     assert listed.split() == sorted(data)
     stranger = env | {"RCLONE_CONFIG_DAV_USER": key[:-1]}
     refused = run(["rclone", "--retries", "1", "lsf", "dav:"], env=stranger, expect=None, timeout=300)
@@ -254,7 +253,7 @@ def test_keystone_may_be_away_for_a_while(cloud: Cloud, processes: Processes, tm
     known, by_basic = by(cloud.alice), basic(*cloud.alice.application_credential())
     unknown, late = {"X-Auth-Token": cloud.alice.new_token()}, basic(*cloud.alice.application_credential())
     _expect_success_soon(server, known, by_basic)
-    cloud.keystone.process.send(signal.SIGSTOP)
+    cloud.keystone.process.freeze()
     try:
         assert post(server, known).status == post(server, by_basic).status == 201
         assert server.ask("GET", "/images").status == 200
@@ -266,7 +265,7 @@ def test_keystone_may_be_away_for_a_while(cloud: Cloud, processes: Processes, tm
             assert away.headers["retry-after"] == "5"
             assert cloud.keystone.url in away.json["detail"]
     finally:
-        cloud.keystone.process.send(signal.SIGCONT)
+        cloud.keystone.process.thaw()
     _expect_success_soon(server, unknown, late)
     assert secret not in run([product(), "config", "show"], env=env).out + server.process.log()
 

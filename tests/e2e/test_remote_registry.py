@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -124,9 +123,9 @@ def test_locations_and_the_token_stay_between_the_servers(site: Site) -> None:
 
 def test_a_server_whose_registry_is_away_says_so_in_time_and_goes_on_by_itself(site: Site) -> None:
     post(site.far, "away/before", b"data")
-    site.registry.process.send(signal.SIGSTOP)
+    site.registry.process.freeze()
     _expect_unavailable(site.far)
-    site.registry.process.send(signal.SIGCONT)
+    site.registry.process.thaw()
     eventually(lambda: site.far.ask("GET", "/images").status == 200)
     site.registry.process.kill()
     for _ in range(3):
@@ -143,7 +142,7 @@ def _expect_unavailable(server: RunningServer) -> None:
     began = time.monotonic()
     for method, headers, body in (("GET", {}, None), ("POST", RAW | {"x-image-meta-name": "away/lost"}, b"data")):
         reply = server.ask(method, "/images", headers, body)
-        assert (reply.status, reply.json["type"]) == (503, "urn:glancefs:error:registry-unavailable")
+        assert (reply.status, reply.json.get("type")) == (503, "urn:glancefs:error:registry-unavailable")
         assert reply.headers["retry-after"] == "5"
     # Ten seconds are promised for the two; a machine that is busy may take more, and who waits for ever much more.
     assert time.monotonic() - began < 45

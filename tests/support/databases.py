@@ -36,7 +36,7 @@ from glancefs.registries.sql import SqlRegistry
 from glancefs.registries.sqlite import SqliteDatabase
 from tests.support.capabilities import POSTGRESQL, tool
 from tests.support.leaks import MARK
-from tests.support.processes import Process, Processes, environment
+from tests.support.processes import Process, Processes, environment, wait_until_stopped
 
 NOBODY: Final = 65534
 
@@ -102,18 +102,21 @@ class Server(ABC):
 
     def freeze(self) -> None:
         """Stop all of its processes where they are."""
-        self._signal(signal.SIGSTOP)
+        for process in self._signal(signal.SIGSTOP):
+            wait_until_stopped(process.pid)
 
     def thaw(self) -> None:
         """Let them go on."""
         self._signal(signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> list[psutil.Process]:
         assert self.process is not None
         leader = psutil.Process(self.process.pid)
-        for process in [leader, *leader.children(recursive=True)]:
+        everybody = [leader, *leader.children(recursive=True)]
+        for process in everybody:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
+        return everybody
 
     def stop(self) -> None:
         """End it, and everybody's connections."""

@@ -188,6 +188,19 @@ class Process:
         """Send a signal to this process alone; it may have ended."""
         self.popen.send_signal(number)
 
+    def freeze(self) -> None:
+        """Stop it where it is, and return when all of its threads stand still.
+
+        kill(2) returns before that: until one thread has taken the signal, which a busy machine may put off, the others
+        go on and may answer another request.
+        """
+        self.send(signal.SIGSTOP)
+        wait_until_stopped(self.pid)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.send(signal.SIGCONT)
+
     def kill(self) -> None:
         """End it and its whole group at once, as a power cut would; what it was doing is not finished."""
         with contextlib.suppress(ProcessLookupError):
@@ -206,6 +219,30 @@ class Process:
 
     def _fail(self, what: str) -> NoReturn:
         pytest.fail(f"{what}: {' '.join(self.command)}\n{self.log()[-5000:]}", pytrace=False)
+
+
+def wait_until_stopped(pid: int) -> None:
+    """Wait until all threads of a process to which SIGSTOP was sent stand still, or it is gone."""
+    deadline = time.monotonic() + PATIENCE
+    while any(not _stands(thread) for thread in _threads(pid)):
+        if time.monotonic() > deadline:
+            pytest.fail(f"process {pid} goes on after SIGSTOP", pytrace=False)
+        time.sleep(POLL_SECONDS)
+
+
+def _threads(pid: int) -> list[Path]:
+    try:
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _stands(thread: Path) -> bool:
+    """Say whether a thread, by its folder in /proc, is stopped or gone; see proc_pid_stat(5)."""
+    try:
+        return (thread / "stat").read_bytes().rpartition(b") ")[2][:1] in {b"T", b"Z", b"X"}
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 @dataclass(slots=True)

@@ -147,7 +147,7 @@ def test_a_mount_whose_root_the_kernel_remembers_is_known_for_dead(mounts: Mount
 def test_a_mount_that_does_not_answer_can_be_taken_away(mounts: Mounts, processes: Processes) -> None:
     mount = mounts.mount()
     (mount / "a").write_bytes(b"data")
-    mount.process.send(signal.SIGSTOP)
+    mount.process.freeze()
     waiting = processes.start(["stat", "--file-system", mount.point])
     told = run([product(), "mount", mount.data, mount.point], expect=2)
     assert "does not answer; `glancefs umount --lazy" in told.err
@@ -156,7 +156,7 @@ def test_a_mount_that_does_not_answer_can_be_taken_away(mounts: Mounts, processe
     run([product(), "umount", "--lazy", mount.point])
     assert not mount.point.is_mount()
     assert waiting.wait() == 1
-    mount.process.send(signal.SIGCONT)
+    mount.process.thaw()
     assert mount.process.wait() == 0
     again = mounts.mount(point=mount.point)
     assert (again / "a").read_bytes() == b"data"
