@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Final
 
+from glancefs.stores.disk import sync_folder
 from tests.bench.load import BUFFER
 from tests.support.leaks import unmount
 from tests.support.mounting import Mounts
@@ -105,8 +106,11 @@ def read_at_random(path: Path, *, count: int) -> float:
     return count / seconds
 
 
-def create_many(folder: Path, *, clients: int, seconds: float) -> float:
-    """Make files of 4 KiB by so many clients at once, each a process; gives files per second, each closed."""
+def create_many(folder: Path, *, clients: int, seconds: float, are_synced: bool = False) -> float:
+    """Make files of 4 KiB by so many clients at once, each a process; gives files per second, each closed.
+
+    ``are_synced``: each client also has the file and its name brought to the disk, where a close does not.
+    """
     data = os.urandom(4096)
     start = time.perf_counter()
     reader, writer = os.pipe()
@@ -120,6 +124,9 @@ def create_many(folder: Path, *, clients: int, seconds: float) -> float:
                 while time.perf_counter() < start + seconds:
                     descriptor = os.open(folder / f"c{number}-{made}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
                     os.write(descriptor, data)
+                    if are_synced:
+                        os.fsync(descriptor)
+                        sync_folder(folder)
                     os.close(descriptor)
                     made += 1
                 os.write(writer, b"%d\n" % made)

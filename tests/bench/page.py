@@ -57,7 +57,8 @@ The machine: {machine}.
 - **The mount** is root's, on a kernel that reads the store's files by itself. Everybody mounts the same file anew for
   each run. For bulk data each run begins with memory that was in use a moment ago: a virtual machine gives back to its
   host what lies free for seconds, and who starts slowest would pay for getting it. Beside readers, who asks for
-  attributes is a process of its own, as they are.
+  attributes is a process of its own, as they are. Small files are made on an ext4 that was just made, as `mkfs.ext4`
+  makes it, with a journal.
 - **Registries** are asked directly, without a server or a request around them; PostgreSQL and MariaDB run on the same
   machine and disk. A page is of all types and states that its reader may see; of the first page and one in the middle,
   the line has the one that suffers more from the million. Adding is by eight processes of four threads each, which
