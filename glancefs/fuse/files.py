@@ -242,9 +242,11 @@ class OpenFiles:
         handle.inode.uses += 1
         self._statistics.open_files = len(self._handles)
         is_staged = isinstance(handle, StagedHandle)
+        take = None
         if isinstance(handle, StagedHandle) and handle.writer is not None:
-            self._receiving.enter(number, partial(self._take, handle))
+            take = partial(self._take, handle)
             self._pace.begin_write()
+        self._receiving.enter(number, take=take, release=partial(self._release_at_once, number))
         if not is_direct:
             is_image = isinstance(handle, ImageHandle)
             descriptor = handle.whole if isinstance(handle, ImageHandle) else None
@@ -319,30 +321,53 @@ class OpenFiles:
 
     async def release(self, number: int) -> None:
         """Let go of an open file, whose last descriptor is closed; nobody hears of errors."""
-        handle = self._handles.pop(number, None)
+        handle = self._handles.get(number)
         if handle is None:
             return
-        self._passthrough.leave(number)
-        self._receiving.leave(number)
-        self._statistics.open_files = len(self._handles)
+        self._leave(number)
         if isinstance(handle, StagedHandle):
-            await self._release_staged(handle)
+            if handle.writer is not None:
+                self._pace.end_write()
+                await self._publisher.released(handle.writer)
+            handle.file.handles -= 1
+            await self._publisher.let_go(handle.file)
         elif isinstance(handle, ImageHandle):
-            # A close of a real file does not wait; that of a stream may.
-            if handle.stream is None:
+            if handle.is_local:
                 handle.close()
             else:
                 await self._bridge.read(handle.close)
+        self._released(handle)
+
+    def _release_at_once(self, number: int) -> bool:
+        """Let go of what has become an image, or is read from a local file: that waits for nothing."""
+        handle = self._handles.get(number)
+        if isinstance(handle, StagedHandle):
+            writer = handle.writer
+            if not handle.file.is_published or (writer is not None and not writer.is_closed):
+                return False
+            self._leave(number)
+            if writer is not None:
+                self._pace.end_write()
+            handle.file.handles -= 1
+            self._publisher.let_go_of_published(handle.file)
+        elif isinstance(handle, ImageHandle) and handle.is_local:
+            self._leave(number)
+            handle.close()
+        else:
+            return False
+        self._released(handle)
+        self._statistics.requests["release"] += 1
+        return True
+
+    def _leave(self, number: int) -> None:
+        del self._handles[number]
+        self._passthrough.leave(number)
+        self._receiving.leave(number)
+        self._statistics.open_files = len(self._handles)
+
+    def _released(self, handle: AnyHandle) -> None:
         handle.inode.uses -= 1
         self._inodes.free_if_unused(handle.inode)
-
-    async def _release_staged(self, handle: StagedHandle) -> None:
-        file = handle.file
-        if handle.writer is not None:
-            self._pace.end_write()
-            await self._publisher.released(handle.writer)
-        file.handles -= 1
-        await self._publisher.let_go(file)
 
     async def finish(self) -> None:
         """Close everything, as at the end of the mount: what is complete becomes an image, the rest stays staged."""

@@ -19,7 +19,6 @@ from glancefs.fuse.mapping import FileMapping
 from glancefs.fuse.staged import StagedFile, Writer
 from glancefs.fuse.windows import LARGEST_REQUEST, AheadWindow, PageWindow, StreamWindow
 from glancefs.reader import DataReader
-from glancefs.staging import StagedState
 
 _ZEROS: Final = memoryview(bytes(LARGEST_REQUEST))
 
@@ -41,6 +40,11 @@ class ImageHandle:
         """The store's file, if there is one that is as long as the image."""
         is_whole = self.descriptor >= 0 and os.fstat(self.descriptor).st_size == self.reader.size
         return self.descriptor if is_whole else None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the data are a file of this machine: to close it waits for nothing."""
+        return self.stream is None
 
     def map(self) -> None:
         """Prepare for many reads."""
@@ -85,7 +89,7 @@ class StagedHandle:
         writer = self.writer
         if writer is None:
             raise ImmutableImage("The file was opened for reading.")
-        if self.file.upload.state is StagedState.PUBLISHED:
+        if self.file.is_published:
             message = f"{self.inode.path!r} has become an image, and data of images never change."
             raise ImmutableImage(message)
         if writer.is_closed:
@@ -97,7 +101,7 @@ class StagedHandle:
     def take(self, offset: int, data: memoryview, answer: Callable[[], None]) -> bool:
         """Take bytes that nobody changes any more, as `WriteWindow.take` does. Raises as `write` does."""
         writer = self.writer
-        if writer is None or writer.is_closed or self.file.upload.state is StagedState.PUBLISHED:
+        if writer is None or writer.is_closed or self.file.is_published:
             return False
         self.file.change()
         return self.file.window.take(offset, data, answer)

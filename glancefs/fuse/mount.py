@@ -105,6 +105,9 @@ class Session:
             kernel, replies, receiving = Kernel(), Replies(), Receiving()
             passthrough = Passthrough(replies=replies, is_wanted=self._options.passthrough)
             view = await self._view(bridge, kernel, passthrough, receiving)
+            if isinstance(view, View):
+                # Whose view another one is, has to be found out first.
+                receiving.ask(view.operations.absence)
             async with self._mounted(view.operations):
                 kernel.attach()
                 with replies.changed(offers_passthrough=passthrough.is_wanted), receiving.changed(kernel.device):

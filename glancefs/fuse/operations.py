@@ -32,9 +32,9 @@ from glancefs.fuse.folders import FolderHandle, looked_up
 from glancefs.fuse.guard import guarded
 from glancefs.fuse.inodes import Inode, Inodes
 from glancefs.fuse.listing import tell_some
+from glancefs.fuse.names import Names
 from glancefs.fuse.publishing import Publisher
 from glancefs.fuse.statistics import Statistics
-from glancefs.namesakes import has_their_form
 from glancefs.stores.base import Space
 from glancefs.tree import Entry, EntryKind, ImageTree
 
@@ -44,7 +44,6 @@ ATTRIBUTES: Final = b"user.glance."
 """What the names of the extended attributes that are kept begin with."""
 PID_ATTRIBUTE: Final = b"user.glance.mount.pid"
 """On the root: which process serves the mount, for who waits for its end."""
-_OWN: Final = ".glance"
 _SPACE_FOR: Final = 1.0
 """Seconds for which the room in the store is taken for what it was."""
 _MADE_FOR: Final = 0.1
@@ -83,6 +82,7 @@ class Operations(pyfuse3.Operations):
         self._publisher: Final = publisher
         self._watcher: Final = watcher
         self._appearance: Final = appearance
+        self._names: Final = Names(inodes=inodes, watcher=watcher, absent_for=appearance.entry_timeout)
         self._read_only: Final = read_only
         self._numbers: Final = numbers
         see = partial(self._see, is_listed=True)
@@ -114,14 +114,25 @@ class Operations(pyfuse3.Operations):
             while inode is not None and not await self.files.hold(inode, ctx.pid):
                 inode = await self._found(parent_inode, path)
         if inode is None:
-            self._watcher.was_absent(path, until=trio.current_time() + self._appearance.entry_timeout)
+            self._names.tell_free(path)
             return self._appearance.nothing()
         replacement = self.files.replacements.give(ctx.pid, inode)
         return self._told(replacement or inode)
 
+    def absence(self, parent_inode: int, name: bytes, task: int) -> float | None:
+        """Answer `lookup` at once where that needs no look: for how many seconds a name may be taken for free.
+
+        None: the name is not free, or that is not known for sure.
+        """
+        path = self._path(parent_inode, name)
+        if not self._names.is_free(parent_inode, path) or self.files.retries.is_expected(task, path):
+            return None
+        self.statistics.requests["lookup"] += 1
+        return self._names.tell_free(path)
+
     async def _found(self, folder: int, path: str) -> Inode | None:
-        inode = self._remembered(path)
-        if inode is None and not self._is_absent(folder, path):
+        inode = self._names.known(path)
+        if inode is None and not self._names.is_free(folder, path):
             with suppress(PathNotFound):
                 inode = await self._look(path)
         return inode
@@ -215,7 +226,7 @@ class Operations(pyfuse3.Operations):
         self._inodes.move(moved, new)
         if moved.file is not None and entry.image is not None and moved.kind is EntryKind.STAGED:
             moved.file.wake()
-            self._publisher.became(moved.file, entry.image)
+            self._publisher.became(moved.file, entry.image, moved.file.upload.allocated())
         self._inodes.refresh(moved, entry, allocated=moved.allocated)
 
     @guarded
@@ -333,7 +344,7 @@ class Operations(pyfuse3.Operations):
         file = inode.file
         if file is not None and inode.kind is EntryKind.STAGED and entry.image is not None and not file.is_staged:
             file.wake()
-            self._publisher.became(file, entry.image)
+            self._publisher.became(file, entry.image, file.upload.allocated())
         elif entry.path == inode.path:
             self._inodes.refresh(inode, entry, allocated=inode.allocated)
         else:
@@ -450,20 +461,6 @@ class Operations(pyfuse3.Operations):
             raise FUSEError(errno.ENOENT)
         return paths.join(folder.path, paths.component_from_bytes(name))
 
-    def _remembered(self, path: str) -> Inode | None:
-        """Give what is known to be at a path, while others' changes are being followed."""
-        inode = self._inodes.at(path)
-        if inode is None or inode.is_gone or path.partition("/")[0] == _OWN or not self._watcher.is_fresh:
-            return None
-        return inode
-
-    def _is_absent(self, folder: int, path: str) -> bool:
-        """Say whether nothing can be at a path, while others' changes are being followed: it has no inode."""
-        known = self._inodes.get(folder)
-        if known is None or not known.is_whole or has_their_form(path):
-            return False
-        return self._watcher.is_fresh and self._inodes.at(path) is None
-
     async def _look(self, path: str) -> Inode:
         entry, size = await self._bridge.look(looked_up, self._tree, path, self._appearance.prepare)
         return self._see(entry, allocated=size)
@@ -481,7 +478,7 @@ class Operations(pyfuse3.Operations):
 
     def _has_folder(self, path: str) -> bool:
         """Say whether the folder of a path is known to be there, while others' changes are being followed."""
-        folder = self._remembered(paths.split(path)[0])
+        folder = self._names.known(paths.split(path)[0])
         return folder is not None and folder.kind is EntryKind.FOLDER
 
     def _check_writable(self) -> None:

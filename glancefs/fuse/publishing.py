@@ -41,6 +41,9 @@ _log = logging.getLogger(__name__)
 _KILLED: Final = "its writer was killed"
 _PUBLISHING: Final = frozenset({Closing.LAST, Closing.LAST_OF_EXIT})
 
+Published = tuple[Image, int]
+"""What a file has become, and the bytes that it takes on the disk."""
+
 SETTLE_AFTER: Final = 5.0
 """Seconds without an open handle after which a file that was created for reading and writing is complete."""
 
@@ -97,14 +100,16 @@ class Publisher:
 
     async def let_go(self, file: StagedFile) -> None:
         """Give back what a file takes that is published or discarded, and that nobody has open."""
-        if file.handles:
-            return
-        if file.upload.state is StagedState.PUBLISHED:
-            # The bytes have a name, so this frees no blocks and waits for nothing.
-            self._tree.release(file.upload)
-            self.drop(file)
-        elif file.upload.state is StagedState.DISCARDED:
+        if file.is_published:
+            self.let_go_of_published(file)
+        elif not file.handles and file.upload.state is StagedState.DISCARDED:
             await self._bridge.change(self._tree.release, file.upload)
+            self.drop(file)
+
+    def let_go_of_published(self, file: StagedFile) -> None:
+        """Do so for one that is published: its bytes have a name, so this frees no blocks and waits for nothing."""
+        if not file.handles:
+            self._tree.release(file.upload)
             self.drop(file)
 
     # ---- closes
@@ -118,12 +123,12 @@ class Publisher:
         if writer.is_closed or not file.is_staged:
             return
         async with file.turn:
-            verdict, image = await self._close(writer)
+            verdict, published = await self._close(writer)
             if verdict is Closing.NOT_LAST or (verdict is Closing.UNKNOWN and not file.upload.is_written):
                 return
             writer.close()
-            if image is not None:
-                await self._tell(file, image)
+            if published is not None:
+                await self._tell(file, *published)
         if verdict is Closing.KILLED:
             await self._put_aside(file, _KILLED)
         elif not file.writers and file.is_staged:
@@ -133,7 +138,7 @@ class Publisher:
             else:
                 await self.publish(file)
 
-    async def _close(self, writer: Writer) -> tuple[Closing, Image | None]:
+    async def _close(self, writer: Writer) -> tuple[Closing, Published | None]:
         """Write what is left, find out what the close means, and nearly always publish, all in one crossing."""
         file = writer.file
         ino, name = file.inode.ino, file.inode.path.rpartition("/")[2]
@@ -150,13 +155,13 @@ class Publisher:
                     name=name,
                     is_simple=is_simple,
                 )
-                verdict, image, failure = await self._bridge.write(work, size=file.size)
+                verdict, published, failure = await self._bridge.write(work, size=file.size)
         except (GlancefsError, OSError) as error:
             await self._put_aside(file, str(error))
             raise
         if failure is not None:
             raise failure
-        return verdict, image
+        return verdict, published
 
     async def released(self, writer: Writer) -> None:
         """Finish a file that was let go without a last close: its descriptor had gone to another process.
@@ -193,19 +198,22 @@ class Publisher:
             if not file.is_staged or not self._tree.will_publish(file.upload):
                 return
             await self._drain(file)
-            work = partial(self._tree.publish, file.upload)
-            image = await self._bridge.write(work, size=file.size)
-            if image is not None:
-                await self._tell(file, image)
+            work = partial(_publish, self._tree, file.upload)
+            published = await self._bridge.write(work, size=file.size)
+            if published is not None:
+                await self._tell(file, *published)
 
-    async def _tell(self, file: StagedFile, image: Image) -> None:
-        notices = self.became(file, image)
+    async def _tell(self, file: StagedFile, image: Image, allocated: int) -> None:
+        notices = self.became(file, image, allocated)
         if len(notices):
             # Nobody who waits for a close holds the lock of a folder.
             await self._bridge.notify(partial(self._kernel.tell, notices))
 
-    def became(self, file: StagedFile, image: Image) -> Notices:
-        """Let the inode of a staged file stand for the image that it has become. Gives what to tell the kernel."""
+    def became(self, file: StagedFile, image: Image, allocated: int) -> Notices:
+        """Let the inode of a staged file stand for the image that it has become. Gives what to tell the kernel.
+
+        ``allocated`` is what it takes on the disk, in bytes: who asks the disk waits for the interpreter afterwards.
+        """
         inode = file.inode
         notices = Notices()
         if (other := self._inodes.at(inode.path)) is not None and other is not inode:
@@ -214,7 +222,7 @@ class Publisher:
         self._inodes.move(inode, inode.path)
         self._inodes.bind(image_key(image.id), inode)
         entry = image_entry(inode.path, image, is_changeable=True)
-        self._inodes.refresh(inode, entry, allocated=file.upload.allocated())
+        self._inodes.refresh(inode, entry, allocated=allocated)
         self._statistics.published += 1
         self._statistics.ended.append(file.transfer("done"))
         return notices
@@ -306,21 +314,26 @@ def _close(
     ino: int,
     name: str,
     is_simple: bool,
-) -> tuple[Closing, Image | None, Exception | None]:
+) -> tuple[Closing, Published | None, Exception | None]:
     """Give what a close means, the image that it made, and the error that kept it from making one."""
     write_all(partial(upload.write_at, is_noted=False), pieces)
     verdict = closing(opener, ino, name)
-    image: Image | None = None
+    published: Published | None = None
     failure: Exception | None = None
     if is_simple and (verdict in _PUBLISHING or (verdict is Closing.UNKNOWN and upload.is_written)):
         try:
-            image = tree.publish(upload)
+            published = _publish(tree, upload)
         except (GlancefsError, OSError) as error:
             failure = error
-    if pieces and image is None:
+    if pieces and published is None:
         try:
             upload.note()
         except GlancefsError as error:
             # What kept it from becoming an image is told first.
             failure = failure or error
-    return verdict, image, failure
+    return verdict, published, failure
+
+
+def _publish(tree: ImageTree, upload: StagedUpload) -> Published | None:
+    image = tree.publish(upload)
+    return None if image is None else (image, upload.allocated())

@@ -55,10 +55,15 @@ class StagedFile:
         return self.upload.state in {StagedState.STAGED, StagedState.FAILED}
 
     @property
+    def is_published(self) -> bool:
+        """Whether it has become an image."""
+        return self.upload.state is StagedState.PUBLISHED
+
+    @property
     def entry(self) -> Entry:
         """What the tree would say of it."""
         image = self.upload.image
-        if self.upload.state is StagedState.PUBLISHED and image is not None:
+        if self.is_published and image is not None:
             return image_entry(self.inode.path, image, is_changeable=True)
         return staged_entry(self.inode.path, self.upload)
 
