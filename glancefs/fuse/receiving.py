@@ -52,6 +52,8 @@ _ABSENT: Final = struct.Struct("=IiQ16xQ8xI4x88x")
 """The same and struct fuse_entry_out of inode 0: seconds, and nanoseconds, for which nothing is there."""
 _AT_ONCE: Final = 16
 """How many are answered before others have their turn at the loop."""
+_BRIEF: Final = 1 << 16
+"""In bytes: the largest request after which they still wait; to copy more takes longer than their turn."""
 _PAGE: Final = 4096
 _ROOM: Final = (1 << 20) + _PAGE
 """In bytes: what libfuse takes for the largest request, and no less than the kernel wants to have."""
@@ -172,6 +174,8 @@ class Receiving:
                 return self._not_received(session, buffer)
             if not self._is_answered(got):
                 return self._hand_on(buffer.contents, got)
+            if got > _BRIEF:
+                break
         # pyfuse3 then looks for the next one.
         return -errno.EINTR
 

@@ -213,6 +213,10 @@ def test_many_are_answered_in_a_row_but_not_without_end(kernel: Kernel) -> None:
     assert kernel.send(*many) == -errno.EINTR
     # The rest is left until others have had their turn.
     assert 900 < len(kernel.requests) < 1000
+    kernel.requests.clear()
+    large = request(bytes(1 << 20))
+    assert kernel.send(large, large) == -errno.EINTR
+    assert kernel.requests == [large]
 
 
 def test_where_libfuse_can_t_be_changed_it_receives_everything(
