@@ -129,8 +129,8 @@ _WHY: Final[dict[str, str]] = {
     "processor time, and begins to bring them to the disk, while it and the client share two cores.",
     "mount-create": _SHARED
     + "each file waits for three syncs, one after the other: of its bytes, of its folder, of the registry; "
-    "and it takes 2 to 3 ms of processor time in the daemon, half of it for five requests of the kernel and for ways "
-    "between threads.",
+    "and it takes 2 to 3 ms of processor time in the daemon, a third of it in the event loop, the rest for the row, "
+    "the file, and what the close means.",
     "mount-ls": "each image takes 12 µs of processor time: 3 to read its row, 3 to ask for its blocks, the rest for "
     "its name, its numbers and the answer, partly while ls is at what it has; ext4 has all of it in the kernel.",
     **dict.fromkeys(
