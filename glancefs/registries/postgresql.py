@@ -145,11 +145,16 @@ class PostgresqlDatabase(ServerDatabase):
 
     def _listen(self) -> psycopg.Connection[Any]:
         with self._connect(self._writers) as connection:
-            connection.detach()
             listener = cast("psycopg.Connection[Any]", connection.connection.dbapi_connection)
-            listener.rollback()
-            listener.autocommit = True
-            listener.execute(f"LISTEN {_CHANNEL}")
+            try:
+                listener.rollback()
+                listener.autocommit = True
+                listener.execute(f"LISTEN {_CHANNEL}")
+            except psycopg.Error as error:
+                # SQLAlchemy sees nothing of this: it would roll back what is gone, and fill the log with that.
+                connection.invalidate(error)
+                raise
+            connection.detach()
         return listener
 
     def _stop_listening(self) -> None:

@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
+import psycopg
 import pytest
 
 from glancefs.errors import InvalidRequest, RegistryUnavailable
@@ -187,6 +188,27 @@ def test_connections_that_died_idle_cost_nobody_an_answer(running: Server) -> No
             assert registry.get("1").id == "1"
             running.cut()
             assert registry.add(an_image()).id == str(turn)
+
+
+@pytest.mark.needs("postgresql")
+def test_a_connection_that_is_cut_before_it_listens_is_given_up_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, execute = server("postgresql"), psycopg.Connection.execute
+    cuts: list[int] = []
+
+    def cut_first(connection: psycopg.Connection[Any], query: str | bytes, *arguments: Any, **options: Any) -> Any:
+        if str(query).startswith("LISTEN") and not cuts:
+            cuts.append(running.cut())
+        return execute(connection, query, *arguments, **options)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", cut_first)
+    with closing(SqlRegistry(url=running.take())) as registry:
+        registry.wait_for_change(timeout=0.01)
+        assert sum(cuts) >= 1
+        registry.wait_for_change(timeout=0.01)
+        with ThreadPoolExecutor(1) as pool:
+            heard = pool.submit(registry.wait_for_change, timeout=PATIENCE)
+            registry.add(an_image())
+            heard.result(PATIENCE / 2)
 
 
 def test_who_writes_for_ever_makes_changes_fail_and_reads_go_on(running: Server) -> None:
