@@ -17,6 +17,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import URL, ColumnElement, Connection, Engine, MetaData, create_engine, event
@@ -40,6 +41,14 @@ _TRUSTED: Final = 1.0
 
 GRACE: Final = 2.0
 """How much longer than the server's own time limits the answer may take, in seconds."""
+
+_KEPT_BY_NOBODY: Final[Mapping[str, Any]] = MappingProxyType(
+    {"isolation_level": "READ COMMITTED", "poolclass": NullPool, "pool_reset_on_return": None}
+)
+"""How connections are made for one user, who closes them: then the server rolls back by itself, so nobody asks it to.
+
+One that is dead already would refuse that, and SQLAlchemy tells the log of it as of an error of the program's.
+"""
 
 
 class ServerDatabase(ABC):
@@ -70,7 +79,7 @@ class ServerDatabase(ABC):
                 max_overflow=0,
                 pool_timeout=_QUEUEING,
             )
-            self._writers = self._make_engine(isolation_level="READ COMMITTED", poolclass=NullPool)
+            self._writers = self._make_engine(**_KEPT_BY_NOBODY)
         except ModuleNotFoundError:
             raise driver_is_missing(self.kind, self.extra) from None
         except (SQLAlchemyError, TypeError, ValueError):
@@ -114,8 +123,7 @@ class ServerDatabase(ABC):
         if not patient:
             return self._connect(self._writers)
         if self._patient is None:
-            options: dict[str, Any] = {"isolation_level": "READ COMMITTED", "poolclass": NullPool}
-            self._patient = self._make_engine(patient=True, **options)
+            self._patient = self._make_engine(patient=True, **_KEPT_BY_NOBODY)
         return self._connect(self._patient)
 
     def begin_writing(self, connection: Connection) -> None:

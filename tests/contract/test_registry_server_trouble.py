@@ -190,6 +190,14 @@ def test_connections_that_died_idle_cost_nobody_an_answer(running: Server) -> No
             assert registry.add(an_image()).id == str(turn)
 
 
+def test_a_registry_whose_server_has_cut_it_off_is_closed_without_a_word(running: Server) -> None:
+    with closing(SqlRegistry(url=running.take(), busy_timeout=1)) as registry:
+        registry.add(an_image())
+        assert registry.get("1").id == "1"
+        registry.wait_for_change(timeout=0.01)
+        running.cut()
+
+
 @pytest.mark.needs("postgresql")
 def test_a_connection_that_is_cut_before_it_listens_is_given_up_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     running, execute = server("postgresql"), psycopg.Connection.execute
