@@ -217,7 +217,9 @@ def _check(site: Site) -> None:
         data = contents[image["name"]]
         assert data == content(key_of(data)), image["name"]
         assert (image["checksum"], image["size"]) == (digest(data), str(len(data)))
-    eventually(lambda: site.names() == contents.keys())
+    # Where the answer to a commit was lost, who wrote got an error, and the file stays until somebody removes it.
+    unsure = _keys(acts, "add", OPEN) - _keys(acts, "add", DONE)
+    eventually(lambda: site.names() - unsure == contents.keys() - unsure)
     assert [name for name, data in contents.items() if (site.mount / name).read_bytes() != data] == []
 
     keys = [key_of(data) for data in contents.values()]
